@@ -1,0 +1,1 @@
+"""What runs on Ray: corpus preparation, training, tuning, evaluation, serving."""

