@@ -93,19 +93,13 @@ class Storage:
     def write(self, rel: str, data: bytes) -> None:
         """Write or replace one file atomically: readers see the old content or the new, never a part."""
         with explained(self.address(rel), "write", len(data)):
-            if self.is_local:
-                _write_local(self.local_path(rel), data, exclusive=False)
-            else:
-                self.filesystem.pipe_file(self.address(rel), data)
+            self._put(rel, data, exclusive=False)
 
     def create(self, rel: str, data: bytes) -> None:
         """Write one file atomically unless it is there already; then, and for all but one of several racing writers,
         raise AlreadyExists."""
         with explained(self.address(rel), "write", len(data)):
-            if self.is_local:
-                _write_local(self.local_path(rel), data, exclusive=True)
-            else:
-                self.filesystem.pipe_file(self.address(rel), data, mode="create")
+            self._put(rel, data, exclusive=True)
 
     def exists(self, rel: str) -> bool:
         """Whether a file, or a directory with something in it, is there."""
@@ -207,8 +201,15 @@ class Storage:
     def check_writable(self) -> None:
         """Prove that the root takes writes by writing and deleting a small file; for use before long work."""
         probe = f".{secrets.token_hex(4)}{_PARTIAL}"
-        self.write(probe, b"haetsal writes, reads and deletes here\n")
-        self.delete_tree(probe)
+        with explained(self.root, "write"):
+            self._put(probe, b"haetsal writes and deletes here\n", exclusive=False)
+            self.filesystem.rm(self.address(probe))
+
+    def _put(self, rel: str, data: bytes, *, exclusive: bool) -> None:
+        if self.is_local:
+            _write_local(self.local_path(rel), data, exclusive=exclusive)
+        else:
+            self.filesystem.pipe_file(self.address(rel), data, mode="create" if exclusive else "overwrite")
 
     def _upload(self, local: Path, rel: str, names: Sequence[Path]) -> None:
         size = sum((local / name).stat().st_size for name in names)

@@ -1,0 +1,278 @@
+"""Puts the events of one run into MLflow, each once.
+
+How far MLflow has acknowledged is kept in the run's `tracking.json`. If a crash comes between the acknowledgement and
+that note, some events are sent twice, which changes nothing: the MLflow run is found again by its tag, parameters are
+sent only if absent, and MLflow takes a metric with the same name, step, value and time for the same point.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from jobs.errors import RemoteError
+from jobs.events import Event
+from jobs.redact import redact
+from jobs.runs import Run
+from jobs.settings import TrackingSettings
+from jobs.storage import NotFound
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric
+
+_T = TypeVar("_T")
+
+TRACKING = "tracking.json"
+REPORT = "report"
+RUN_TAG = "haetsal.run"
+
+_SQLITE = "sqlite:///"
+_TURNING_POINTS = ("config", "failed", "result")
+"""Kinds of events that do more than add metrics, so a batch ends with them."""
+_EVENTS_PER_BATCH = 100
+_METRICS_PER_REQUEST = 1000
+_PARAMS_PER_REQUEST = 100
+"""The two limits of MLflow's log-batch call (mlflow/utils/validation.py)."""
+
+
+class Rejected(RemoteError):
+    """MLflow answered and refused: wrong credentials, or a run or experiment deleted there. Exit code 4."""
+
+
+class MlflowSink:
+    """The MLflow side of one run. Hold the run's lock while sending, so that no event is sent by two at once.
+
+    Making it imports MLflow, which takes 5 to 15 seconds of CPU, and creates a missing SQLite database; it does not
+    talk to a server yet.
+    """
+
+    def __init__(self, run: Run, tracking: TrackingSettings, uri: str) -> None:
+        _prepare_mlflow(tracking.timeout_s)
+        from mlflow import MlflowClient
+
+        with _refusals_explained(uri):
+            if uri.startswith(_SQLITE):
+                _create_database(Path(uri.removeprefix(_SQLITE)))
+            self._client = MlflowClient(tracking_uri=uri)
+        self._run = run
+        self._uri = uri
+        self._experiment = tracking.experiment
+        self._mlflow_run_id: str | None
+        self._mlflow_run_id, self.sent_seq = _read_cursor(run, uri)
+
+    def send(self, events: Sequence[Event]) -> int:
+        """Send those of `events` that MLflow has not acknowledged, and return how many they were.
+
+        Metrics come from "metrics", "phase" and "result", parameters from "config", the report folder and the status
+        from "result" and "failed". Raises RemoteError when MLflow does not take them; what it had acknowledged until
+        then stays noted, so the next call goes on there.
+        """
+        sent = 0
+        with _refusals_explained(self._uri):
+            for batch in _batches([event for event in events if event.seq > self.sent_seq]):
+                self._send_batch(batch)
+                sent += len(batch)
+        return sent
+
+    def _send_batch(self, batch: Sequence[Event]) -> None:
+        run_id = self._mlflow_run_id or self._find_or_create_run(batch[0])
+        metrics = [metric for event in batch for metric in _metrics(event)]
+        for chunk in _chunks(metrics, _METRICS_PER_REQUEST):
+            self._client.log_batch(run_id, metrics=chunk)
+        last = batch[-1]
+        match last.kind:
+            case "config":
+                self._begin(run_id, last)
+            case "failed":
+                self._client.set_tag(run_id, "haetsal.failure", str(last.fields.get("reason")))
+                status = "KILLED" if last.fields.get("type") == "Interrupted" else "FAILED"
+                self._client.set_terminated(run_id, status, end_time=_milliseconds(last))
+            case "result":
+                self._log_report(run_id)
+                self._client.set_terminated(run_id, "FINISHED", end_time=_milliseconds(last))
+        self.sent_seq = last.seq
+        self._save_cursor()
+
+    def _find_or_create_run(self, first: Event) -> str:
+        experiment_id = self._experiment_id()
+        found = self._client.search_runs(
+            [experiment_id], f"tags.`{RUN_TAG}` = '{self._run.id}'", max_results=1, order_by=["attributes.start_time"]
+        )
+        if found:
+            self._mlflow_run_id = str(found[0].info.run_id)
+        else:
+            created = self._client.create_run(
+                experiment_id, start_time=_milliseconds(first), tags={RUN_TAG: self._run.id}, run_name=self._run.id
+            )
+            self._mlflow_run_id = str(created.info.run_id)
+        self._save_cursor()
+        return self._mlflow_run_id
+
+    def _experiment_id(self) -> str:
+        from mlflow.exceptions import MlflowException
+
+        if found := self._client.get_experiment_by_name(self._experiment):
+            return str(found.experiment_id)
+        try:
+            return str(self._client.create_experiment(self._experiment, artifact_location=self._artifact_location()))
+        except MlflowException:
+            if found := self._client.get_experiment_by_name(self._experiment):  # another run was faster
+                return str(found.experiment_id)
+            raise
+
+    def _artifact_location(self) -> str | None:
+        """A server knows where its artifacts go; for SQLite they go beside the runs."""
+        if not self._uri.startswith(_SQLITE):
+            return None
+        storage = self._run.storage
+        return storage.local_path("mlartifacts").as_uri() if storage.is_local else storage.address("mlartifacts")
+
+    def _begin(self, run_id: str, config: Event) -> None:
+        """Parameters of a first start; a resumed run has them, and only goes back to running."""
+        from mlflow.entities import Param
+
+        known = self._client.get_run(run_id).data.params
+        params = [Param(k, str(v)) for k, v in _flat(config.fields.get("settings", {})).items() if k not in known]
+        for chunk in _chunks(params, _PARAMS_PER_REQUEST):
+            self._client.log_batch(run_id, params=chunk)
+        if revision := config.fields.get("git_revision"):
+            self._client.set_tag(run_id, "mlflow.source.git.commit", revision)
+        self._client.update_run(run_id, status="RUNNING")
+
+    def _log_report(self, run_id: str) -> None:
+        storage, rel = self._run.storage, self._run.path(REPORT)
+        if not storage.exists(rel):
+            return
+        if storage.is_local:
+            self._client.log_artifacts(run_id, str(storage.local_path(rel)), REPORT)
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                storage.download_tree(rel, Path(folder))
+                self._client.log_artifacts(run_id, folder, REPORT)
+
+    def _save_cursor(self) -> None:
+        cursor = {"uri": self._uri, "mlflow_run_id": self._mlflow_run_id, "sent_seq": self.sent_seq}
+        self._run.storage.write(self._run.path(TRACKING), json.dumps(cursor).encode())
+
+
+def _prepare_mlflow(timeout_s: float) -> None:
+    """MLflow takes its time limits from the environment only. Retrying is our callers' business, telemetry nobody's."""
+    os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(math.ceil(timeout_s))
+    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ["MLFLOW_LOGGING_LEVEL"] = "ERROR"
+    logging.getLogger("alembic").setLevel(logging.ERROR)
+
+
+@contextmanager
+def _refusals_explained(uri: str) -> Iterator[None]:
+    """Turn what MLflow, its HTTP client and its database raise within into RemoteError or Rejected."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except MlflowException as error:
+        status: int = error.get_http_status_code()  # type: ignore[no-untyped-call]
+        kind = Rejected if 400 <= status < 500 else RemoteError
+        raise kind(_one_line(uri, error)) from error
+    except (OSError, SQLAlchemyError, json.JSONDecodeError) as error:  # no connection, or an answer that is not JSON
+        raise RemoteError(_one_line(uri, error)) from error
+
+
+def _one_line(uri: str, error: Exception) -> str:
+    return f"MLflow at {uri}: {redact(' '.join(str(error).split()))[:300]}"
+
+
+def _create_database(path: Path) -> None:
+    """Make a missing SQLite database complete or not at all.
+
+    MLflow creates its tables step by step: a crash in between leaves a database that it refuses ever after, and two
+    first runs at once trip over each other's tables.
+    """
+    if path.exists():
+        return
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        store = SqlAlchemyStore(f"{_SQLITE}{partial}", str(path.parent))  # type: ignore[no-untyped-call]
+        store.engine.dispose()
+        os.link(partial, path)
+    except FileExistsError:
+        pass  # another run was faster; its database is as good
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _read_cursor(run: Run, uri: str) -> tuple[str | None, int]:
+    """MLflow's run id and the last event it has; a fresh start if events went to another server before."""
+    try:
+        cursor = json.loads(run.storage.read(run.path(TRACKING)))
+    except NotFound:
+        return None, 0
+    return (cursor["mlflow_run_id"], cursor["sent_seq"]) if cursor["uri"] == uri else (None, 0)
+
+
+def _batches(events: Sequence[Event]) -> Iterator[list[Event]]:
+    batch: list[Event] = []
+    for event in events:
+        batch.append(event)
+        if event.kind in _TURNING_POINTS or len(batch) == _EVENTS_PER_BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _metrics(event: Event) -> list[Metric]:
+    from mlflow.entities import Metric
+
+    match event.kind:
+        case "metrics":
+            values = event.fields["values"]
+        case "phase":
+            values = {f"phase/{event.fields['name']}_seconds": event.fields["seconds"]}
+        case "result":
+            values = {f"result/{name}": value for name, value in _flat(event.fields).items()}
+        case _:
+            return []
+    step = event.fields.get("step", 0)
+    numbers = {name: _number(value) for name, value in values.items()}
+    return [Metric(name, n, _milliseconds(event), step) for name, n in numbers.items() if n is not None]
+
+
+def _number(value: Any) -> float | None:
+    """A number, also one that JSON had to spell out; None for anything else."""
+    if value in ("nan", "inf", "-inf") or (isinstance(value, int | float) and not isinstance(value, bool)):
+        return float(value)
+    return None
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"a": {"b": 1}}` as `{"a.b": 1}`."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _chunks(items: list[_T], size: int) -> Iterator[list[_T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _milliseconds(event: Event) -> int:
+    return int(event.time_unix_s * 1000)
