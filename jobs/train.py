@@ -13,12 +13,13 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from jobs import cli, settings
+from jobs import cli, models, settings
+from jobs.dataset import build, check
 from jobs.errors import HaetsalError, UsageError
 from jobs.runs import Run
 from jobs.settings import Settings
 from jobs.storage import Storage
-from jobs.training import launch
+from jobs.training import launch, plan
 from jobs.training.progress import ProgressDisplay
 
 
@@ -39,9 +40,9 @@ def main() -> None:
         tree = settings.from_yaml(run.config(), run.address("config.yaml"))
     else:
         launch.check_scaling(tree)
-        plan = _plan(tree, storage.address("runs/train-<time>"))
+        check(tree.data)
         if arguments.dry_run:
-            plan.show()
+            _plan(tree, storage.address("runs/train-<time>")).show()
             return
         storage.check_writable()
         run = Run.create(storage, "train", settings.to_yaml(tree))
@@ -66,6 +67,14 @@ def train(tree: Settings, run: Run) -> dict[str, Any]:
             raise
         run.finish(result)
         return result
+
+
+def _plan(tree: Settings, address: str) -> plan.Plan:
+    from transformers import AutoTokenizer
+
+    folder = models.resolve(tree.model)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=tree.model.trust_remote_code)
+    return plan.make(tree, folder, build(tokenizer, tree.data), address)
 
 
 def _summarise(run: Run, result: dict[str, Any]) -> None:

@@ -50,8 +50,6 @@ def run_here(settings: Settings, run: Run, show: Show) -> dict[str, Any]:
         return _fit_in_process(lambda: loop(settings, run, worker))
 
 
-def _local_mode(function: Any) -> dict[str, Any]:
-    # Ray Train's own in-process mode: the same 
 def run_on_workers(settings: Settings, run: Run) -> dict[str, Any]:
     """Train on Ray Train workers, on the cluster of `RAY_ADDRESS` or on one started on this machine for the run.
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from jobs import models
 from jobs.backends import Backend, choose
 from jobs.errors import HaetsalError, Interrupted
-from jobs.runs import EventLog, Run
+from jobs.runs import EventLog, Run, git_revision
 from jobs.settings import Settings
 from jobs.tracking import Tracker
 from jobs.training import checkpoints, report
@@ -56,7 +56,8 @@ def loop(settings: Settings, run: Run, worker: Worker) -> dict[str, Any]:
     """
     if worker.rank > 0:
         return _Session(settings, run, worker).train_and_publish()
-    with EventLog(run) as events, Tracker(settings, run, events):
+    with EventLog(run) as events, Tracker(settings.tracking, events):
+        events.append("config", settings=settings.model_dump(mode="json"), git_revision=git_revision())
         try:
             result = _Session(settings, run, worker, events).train_and_publish()
         except HaetsalError as error:
