@@ -181,7 +181,7 @@ def _refusals_explained(uri: str) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        status: int = error.get_http_status_code()  # type: ignore[no-untyped-call]
+        status: int = error.get_http_status_code()
         kind = Rejected if 400 <= status < 500 else RemoteError
         raise kind(_one_line(uri, error)) from error
     except (OSError, SQLAlchemyError, json.JSONDecodeError) as error:  # no connection, or an answer that is not JSON
@@ -205,7 +205,7 @@ def _create_database(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
-        store = SqlAlchemyStore(f"{_SQLITE}{partial}", str(path.parent))  # type: ignore[no-untyped-call]
+        store = SqlAlchemyStore(f"{_SQLITE}{partial}", str(path.parent))
         store.engine.dispose()
         os.link(partial, path)
     except FileExistsError:
