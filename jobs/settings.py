@@ -226,6 +226,11 @@ def from_tree(tree: dict[str, Any], where: str) -> Settings:
         raise UsageError(f"{where}: " + "; ".join(lines)) from None
 
 
+def from_yaml(text: str, where: str) -> Settings:
+    """Read what `to_yaml` wrote."""
+    return from_tree(_parse_yaml(text, where), where)
+
+
 def to_yaml(settings: Section) -> str:
     """The complete tree as YAML, in declaration order, readable back by `load`."""
     return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
@@ -240,17 +245,22 @@ def _split(overrides: str) -> list[str]:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return _parse_yaml(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
         raise UsageError(f"{path}: no such config file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read: {error}") from None
+
+
+def _parse_yaml(text: str, where: str) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise UsageError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+        raise UsageError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise UsageError(f"{path}: must hold a mapping of sections, found {type(tree).__name__}")
+        raise UsageError(f"{where}: must hold a mapping of sections, found {type(tree).__name__}")
     return tree
 
 

@@ -1,0 +1,89 @@
+# The front door: every user action is a target. `make` alone lists them.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+PYTHON ?= python3.11
+VENV ?= .venv
+PY := $(VENV)/bin/python
+INSTALL := $(VENV)/bin/uv pip install --quiet --no-deps --require-hashes --compile-bytecode --python $(PY)
+
+# What the targets take on the command line, e.g. make train CONFIG=jobs/configs/local.yaml SET="train.epochs=2"
+CONFIG ?=
+SET ?=
+RESUME ?=
+DRY_RUN ?=
+JOB_OPTIONS = $(if $(CONFIG),--config '$(CONFIG)') $(if $(SET),--set '$(SET)')
+
+##@ Train
+
+.PHONY: train
+train: $(VENV)/.local ## Fine-tune (CONFIG=, SET="a.b=c", DRY_RUN=1, RESUME=<run-id>)
+	@$(PY) -m jobs.train $(JOB_OPTIONS) $(if $(DRY_RUN),--dry-run) $(if $(RESUME),--resume '$(RESUME)')
+
+.PHONY: config
+config: $(VENV)/.local ## Print the resolved settings (CONFIG=, SET=)
+	@$(PY) -m jobs.config $(JOB_OPTIONS)
+
+.PHONY: chat
+chat: $(VENV)/.local ## Talk to the newest adapter in the terminal (RUN=<run-id>)
+	@$(PY) -m jobs.chat $(JOB_OPTIONS) $(if $(RUN),--run '$(RUN)')
+
+.PHONY: export
+export: $(VENV)/.local ## Merge an adapter into plain safetensors (RUN=<run-id>, OUTPUT=<folder>)
+	@$(PY) -m jobs.export $(JOB_OPTIONS) $(if $(RUN),--run '$(RUN)') $(if $(OUTPUT),--output '$(OUTPUT)')
+
+.PHONY: sync
+sync: $(VENV)/.local ## Send to MLflow what could not be sent while runs went on
+	@$(PY) -m jobs.sync $(JOB_OPTIONS)
+
+.PHONY: mlflow
+mlflow: $(VENV)/.local ## Open the MLflow page of the local runs on port 5000
+	@$(VENV)/bin/mlflow server --backend-store-uri sqlite:///output/mlflow.db --default-artifact-root output/mlartifacts --port 5000
+
+##@ Develop
+
+.PHONY: test
+test: $(VENV)/.dev ## Run the tests (ARGS="-k name" for some of them)
+	@$(PY) -m pytest $(ARGS)
+
+.PHONY: lint
+lint: $(VENV)/.dev ## Format check, lint and type check
+	@$(VENV)/bin/ruff format --check . && $(VENV)/bin/ruff check . && $(VENV)/bin/mypy
+
+.PHONY: bench
+bench: $(VENV)/.dev ## Measure the figures in the README on this machine
+	@$(PY) -m tests.bench
+
+.PHONY: lock
+lock: $(VENV)/.uv ## Resolve pyproject.toml into locks/ again
+	@$(PY) -m tools.lock
+
+.PHONY: setup
+setup: $(VENV)/.dev ## Install everything for development without running anything
+
+##@ Environment
+
+# One environment. Each use adds its own locked set; a stamp that is newer than its lock means: nothing to do, no network.
+$(VENV)/.uv: locks/uv.txt
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; set PYTHON= to a Python 3.11" >&2; exit 3; }
+	@echo "creating $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/pip install --quiet --require-hashes --requirement locks/uv.txt
+	@touch $@
+
+$(VENV)/.%: locks/%.txt $(VENV)/.uv
+	@echo "installing locks/$*.txt (once)"
+	@$(INSTALL) --requirement $<
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.local
+
+.PHONY: clean
+clean: ## Delete the environment and caches; runs in output/ stay
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-zA-Z_-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -1,0 +1,83 @@
+"""`make train`: fine-tune a base model on Korean instructions, and report how it compares with the untouched base.
+
+    python -m jobs.train                                   # the sample, on this machine
+    python -m jobs.train --set "data.source=my.jsonl train.epochs=2"
+    python -m jobs.train --dry-run                         # the plan, and nothing else
+    python -m jobs.train --resume train-20261122-101500-3fa9
+
+The run directory <storage.root>/runs/<run-id>/ gets config, events, checkpoints, model, report and, last, result.json.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from jobs import cli, settings
+from jobs.errors import HaetsalError, UsageError
+from jobs.runs import Run
+from jobs.settings import Settings
+from jobs.storage import Storage
+from jobs.training import launch
+from jobs.training.progress import ProgressDisplay
+
+
+def main() -> None:
+    """Command line entry; see the module's docstring."""
+    options = cli.parser(__doc__ or "")
+    options.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    options.add_argument("--resume", metavar="RUN_ID", help="go on with an unfinished run, under its own settings")
+    arguments = options.parse_args()
+    tree = settings.load(arguments.config, arguments.overrides)
+    storage = Storage(tree.storage.root)
+    if arguments.resume:
+        if tree != Settings(storage=tree.storage):
+            raise UsageError("RESUME goes on under the run's own settings; give no CONFIG and no SET but storage.root")
+        run = Run.open(storage, arguments.resume)
+        if run.finished:
+            raise UsageError(f"{run.id}: is finished; its report is at {run.address('report')}")
+        tree = settings.from_yaml(run.config(), run.address("config.yaml"))
+    else:
+        launch.check_scaling(tree)
+        plan = _plan(tree, storage.address("runs/train-<time>"))
+        if arguments.dry_run:
+            plan.show()
+            return
+        storage.check_writable()
+        run = Run.create(storage, "train", settings.to_yaml(tree))
+    print(f"run {run.id}\n  {run.address()}")
+    _summarise(run, train(tree, run))
+
+
+def train(tree: Settings, run: Run) -> dict[str, Any]:
+    """Train `run` to its end, write its `result.json` and return what is in it.
+
+    Raises the HaetsalError that ended the run otherwise; what was reached stays resumable.
+    """
+    with run.lock():
+        try:
+            if tree.scaling.workers:
+                result = launch.run_on_workers(tree, run)
+            else:
+                with ProgressDisplay() as display:
+                    result = launch.run_here(tree, run, display.point)
+        except (HaetsalError, KeyboardInterrupt):
+            print(f"go on with: make train RESUME={run.id}", file=sys.stderr)
+            raise
+        run.finish(result)
+        return result
+
+
+def _summarise(run: Run, result: dict[str, Any]) -> None:
+    print(
+        f"held-out perplexity {result['base_perplexity']:.1f} -> {result['eval_perplexity']:.1f} "
+        f"({result['perplexity_reduction']:.0%} lower), {result['steps']} steps, "
+        f"{result['tokens_per_second']:.0f} tokens/s\n"
+        f"  adapter  {run.address('model')}\n"
+        f"  report   {run.address('report/report.md')}\n"
+        f"  talk to it with `make chat`"
+    )
+
+
+if __name__ == "__main__":
+    cli.main(main)

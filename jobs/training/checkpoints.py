@@ -1,0 +1,100 @@
+"""Checkpoints of a run: `checkpoints/step-000025/`, each with a manifest of checksums.
+
+A checkpoint counts only if every file matches its manifest, so one that was cut off half-way is never resumed from,
+whoever wrote it (`Storage.publish_tree` in a single process, Ray Train's upload with several workers).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.errors import IntegrityError
+from jobs.runs import Event, EventLog, Run
+from jobs.manifest import verify_manifest
+
+_NAME = re.compile(r"step-(\d{6,})")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A verified checkpoint on this machine's disk."""
+
+    step: int
+    folder: Path
+
+
+def name_of(step: int) -> str:
+    """Folder name of the checkpoint after `step` optimiser steps; sorts by step."""
+    return f"step-{step:06d}"
+
+
+def gather_random_states(folder: Path, rank: int, world_size: int) -> None:
+    """Bring every rank's `rng_state_<rank>.pth` into rank 0's folder, so that one manifest covers the checkpoint."""
+    if world_size == 1:
+        return
+    import torch
+
+    mine = (folder / f"rng_state_{rank}.pth").read_bytes()
+    states: list[bytes | None] = [None] * world_size
+    torch.distributed.all_gather_object(states, mine)
+    if rank == 0:
+        for other, state in enumerate(states):
+            assert state is not None
+            (folder / f"rng_state_{other}.pth").write_bytes(state)
+
+
+def newest(run: Run, scratch: Path) -> Checkpoint | None:
+    """The newest complete checkpoint, fetched into `scratch` from remote storage; None if there is none."""
+    candidates = (_verified(run, step, scratch) for step in reversed(steps(run)))
+    return next((checkpoint for checkpoint in candidates if checkpoint), None)
+
+
+def best(run: Run, events: EventLog, scratch: Path) -> Checkpoint | None:
+    """The kept checkpoint with the lowest held-out loss on record; None if none was scored."""
+    kept = set(steps(run))
+    scored = {step: loss for step, loss in scores(events.read()).items() if step in kept}
+    candidates = (_verified(run, step, scratch) for step in sorted(scored, key=lambda s: (scored[s], s)))
+    return next((checkpoint for checkpoint in candidates if checkpoint), None)
+
+
+def scores(events: Iterable[Event]) -> dict[int, float]:
+    """Held-out loss by step, of every checkpoint on record that was scored."""
+    return {
+        int(event.fields["step"]): float(event.fields["eval_loss"])
+        for event in events
+        if event.kind == "checkpoint" and event.fields["eval_loss"] is not None
+    }
+
+
+def steps(run: Run) -> list[int]:
+    """Steps of all checkpoint folders, complete or not, ascending."""
+    matches = (_NAME.fullmatch(name) for name in run.storage.list(run.path("checkpoints")))
+    return sorted(int(match.group(1)) for match in matches if match)
+
+
+def surplus(present: list[int], scored: dict[int, float], keep: int) -> list[int]:
+    """Which of the `present` steps to delete so that the newest and the best `keep` remain."""
+    ranked = sorted(present, key=lambda s: (scored.get(s, float("inf")), -s))
+    kept = {max(present), *ranked[:keep]} if present else set()
+    return [step for step in present if step not in kept]
+
+
+def _verified(run: Run, step: int, scratch: Path) -> Checkpoint | None:
+    relative = run.path("checkpoints", name_of(step))
+    try:
+        if run.storage.is_local:
+            folder = run.storage.local_path(relative)
+        else:
+            folder = scratch / name_of(step)
+            run.storage.download_tree(relative, folder)
+        verify_manifest(folder)
+    except IntegrityError as error:
+        _log.warning("checkpoint passed over: %s", error)
+        return None
+    return Checkpoint(step, folder)
+

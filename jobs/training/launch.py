@@ -1,0 +1,178 @@
+"""Two ways to start the loop: in this process, or on Ray Train workers."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from jobs.errors import Diverged, EnvironmentNotReady, HaetsalError, RemoteError, UsageError
+from jobs.manifest import write_manifest
+from jobs.runs import Run, read_events
+from jobs.settings import Settings, from_tree
+from jobs.storage import Storage
+from jobs.training import checkpoints
+from jobs.training.loop import Show, Worker, loop
+
+
+def check_scaling(settings: Settings) -> None:
+    """Raise UsageError when this machine cannot hold the workers that are asked for and no cluster is named."""
+    scaling = settings.scaling
+    if scaling.workers == 0 or os.environ.get("RAY_ADDRESS"):
+        return
+    cores = os.cpu_count() or 1
+    wanted = scaling.workers * scaling.cpus_per_worker
+    if wanted > cores:
+        raise UsageError(
+            f"scaling: {scaling.workers} workers × {scaling.cpus_per_worker:g} CPUs need {wanted:g} cores, this machine "
+            f"has {cores}; lower scaling.workers or scaling.cpus_per_worker, or set RAY_ADDRESS to use a cluster"
+        )
+
+
+def run_here(settings: Settings, run: Run, show: Show) -> dict[str, Any]:
+    """Train in this process. Ctrl-C stops at the next step boundary with a checkpoint; a second one at once."""
+    with _graceful_stop() as requested:
+
+        def report(metrics: dict[str, float], folder: Path) -> None:
+            name = checkpoints.name_of(int(metrics["step"]))
+            run.storage.publish_tree(folder, run.path("checkpoints", name))
+            known = checkpoints.scores(read_events(run)) | {int(metrics["step"]): metrics["eval_loss"]}
+            for step in checkpoints.surplus(checkpoints.steps(run), known, settings.train.keep_checkpoints):
+                run.storage.delete_tree(run.path("checkpoints", checkpoints.name_of(step)))
+
+        worker = Worker(0, 1, report, requested.is_set, show)
+        return _fit_in_process(lambda: loop(settings, run, worker))
+
+
+def _local_mode(function: Any) -> dict[str, Any]:
+    # Ray Train's own in-process mode: the same 
+def run_on_workers(settings: Settings, run: Run) -> dict[str, Any]:
+    """Train on Ray Train workers, on the cluster of `RAY_ADDRESS` or on one started on this machine for the run.
+
+    A worker that dies is replaced and training goes on from the last checkpoint, `scaling.max_failures` times.
+    """
+    os.environ["RAY_TRAIN_ENABLE_PRINT_PATCH"] = "0"  # teed prints let every dataset fingerprint dump bytecode
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "180")
+    import ray
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train.torch import TorchTrainer
+
+    scaling = settings.scaling
+    _start_ray()
+    trainer = TorchTrainer(
+        _on_worker,
+        train_loop_config={"settings": settings.model_dump(mode="json"), "root": run.storage.root, "run": run.id},
+        scaling_config=ScalingConfig(
+            num_workers=scaling.workers,
+            use_gpu=scaling.gpus_per_worker > 0,
+            resources_per_worker={"CPU": scaling.cpus_per_worker}
+            | ({"GPU": scaling.gpus_per_worker} if scaling.gpus_per_worker else {}),
+        ),
+        run_config=RunConfig(
+            name="checkpoints",
+            storage_path=run.storage.arrow_path(run.path()),
+            storage_filesystem=run.storage.arrow_filesystem(),
+            failure_config=FailureConfig(max_failures=scaling.max_failures),
+            checkpoint_config=CheckpointConfig(
+                num_to_keep=settings.train.keep_checkpoints,
+                checkpoint_score_attribute="eval_loss",
+                checkpoint_score_order="min",
+            ),
+        ),
+    )
+    try:
+        outcome = trainer.fit().return_value
+    except TrainingFailedError as error:
+        raise _cause(error) from None
+    finally:
+        ray.shutdown()
+    if "diverged" in outcome:
+        raise Diverged(outcome["diverged"])
+    return dict(outcome)
+
+
+def _on_worker(config: dict[str, Any]) -> dict[str, Any]:
+    import ray.train
+
+    context = ray.train.get_context()
+    settings = from_tree(config["settings"], "settings of the run")
+    run = Run.open(Storage(config["root"]), config["run"])
+    rank = context.get_world_rank()
+
+    def report(metrics: dict[str, float], folder: Path) -> None:
+        name = checkpoints.name_of(int(metrics["step"]))
+        checkpoint = None
+        if rank == 0:
+            write_manifest(folder)
+            checkpoint = ray.train.Checkpoint.from_directory(folder)
+        ray.train.report(metrics, checkpoint=checkpoint, checkpoint_dir_name=name)
+
+    try:
+        return loop(settings, run, Worker(rank, context.get_world_size(), report))
+    except Diverged as error:
+        # Every rank sees the same loss and ends here; returning instead of raising keeps Ray from trying again.
+        return {"diverged": str(error)}
+
+
+def _start_ray() -> None:
+    import ray
+
+    try:
+        ray.init(
+            address=os.environ.get("RAY_ADDRESS", "local"),
+            include_dashboard=False,
+            log_to_driver=True,
+            logging_level=logging.WARNING,
+        )
+    except (RuntimeError, ConnectionError, OSError, ValueError, TimeoutError) as error:
+        raise EnvironmentNotReady(
+            f"Ray could not start: {str(error).strip().splitlines()[0]}; `ray stop` clears a broken cluster, and "
+            "scaling.workers=0 trains without one"
+        ) from None
+
+
+def _cause(error: Exception) -> HaetsalError:
+    """The error of ours that made Ray Train give up, or a RemoteError that says what it saw."""
+    for failure in getattr(error, "worker_failures", {}).values():
+        inner = getattr(failure, "_base_exc", failure)
+        inner = getattr(inner, "cause", inner)
+        if isinstance(inner, HaetsalError):
+            return inner
+    last = [line for line in str(error).splitlines() if line.strip()][-1]
+    return RemoteError(f"the training workers failed for good: {last.strip()}")
+
+
+def _fit_in_process(function: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    # Ray Train's own local mode: the same TorchTrainer, run in this process with no cluster to start.
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    trainer = TorchTrainer(
+        function, scaling_config=ScalingConfig(num_workers=0), run_config=RunConfig(name="checkpoints")
+    )
+    return dict(trainer.fit().return_value)
+
+
+@contextmanager
+def _graceful_stop() -> Iterator[threading.Event]:
+    """An event that the first SIGINT or SIGTERM sets; the second raises KeyboardInterrupt wherever the process is."""
+    requested = threading.Event()
+
+    def on_signal(_number: int, _frame: Any) -> None:
+        if requested.is_set():
+            raise KeyboardInterrupt
+        requested.set()
+        print("\nstopping after this step with a checkpoint; press Ctrl-C again to stop at once", file=sys.stderr)
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield requested
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

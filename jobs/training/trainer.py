@@ -1,0 +1,64 @@
+"""TRL's SFTTrainer with two changes: rows of like length share a batch in a reproducible order, and the held-out loss
+is the token-weighted one of `scoring.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sized
+from typing import Any
+
+import torch
+from torch.utils.data import Sampler
+from transformers.trainer_pt_utils import get_length_grouped_indices
+from trl import SFTTrainer
+
+from jobs.training.scoring import Score, score
+
+
+class LengthGroupedOrder(Sampler[int]):
+    """Row order of one epoch: shuffled, then sorted by length within blocks of 50 batches.
+
+    A function of seed and epoch alone, so that a resumed run sees the rows that the interrupted one had left.
+    transformers' own sampler draws from the global generator, whose state at that moment a resumed run lacks.
+    """
+
+    def __init__(self, lengths: list[int], batch_size: int, seed: int) -> None:
+        self._lengths, self._batch_size, self._seed, self._epoch = lengths, batch_size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by accelerate before each epoch."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self._seed + self._epoch)
+        return iter(get_length_grouped_indices(self._lengths, self._batch_size, generator=generator))
+
+
+class Trainer(SFTTrainer):  # type: ignore[misc]  # trl ships no types
+    """See the module's docstring."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        rows: Sized = train_dataset if train_dataset is not None else self.train_dataset
+        lengths = [len(ids) for ids in rows["input_ids"]]  # type: ignore[index]
+        rows_per_step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return LengthGroupedOrder(lengths, rows_per_step, self.args.seed)
+
+    def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
+        metrics = {"eval_loss": self.held_out().loss}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def held_out(self) -> Score:
+        """Score of the model, as it is now, on all held-out rows; every rank scores its share."""
+        rank, world = self.args.process_index, self.args.world_size
+        share = [self.eval_dataset[i] for i in range(rank, len(self.eval_dataset), world)]
+        model = self.accelerator.unwrap_model(self.model)
+        mine = score(model, share, self.args.eval_batch_size, self.processing_class.pad_token_id)
+        if world == 1:
+            return mine
+        sums = torch.tensor([mine.nll, mine.tokens], dtype=torch.float64, device=self.args.device)
+        torch.distributed.all_reduce(sums)
+        return Score(float(sums[0]), int(sums[1]))
