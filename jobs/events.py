@@ -70,8 +70,7 @@ class EventLog:
 
     def __init__(self, run: Run, clock: Callable[[], float] = time.time) -> None:
         self.run = run
-        self.path = _file(run)
-        """Where the lines are while the run goes on: in the run directory, or in the spool."""
+        self.path = events_file(run)
         self.listeners: list[Callable[[], None]] = []
         """Called after each append, in the appending thread; they must return at once."""
         self._clock = clock
@@ -146,7 +145,8 @@ class EventLog:
             self.path.write_bytes(published)
 
 
-def _file(run: Run) -> Path:
+def events_file(run: Run) -> Path:
+    """Where the lines of a run that goes on here are: in the run directory, or in the spool of this machine."""
     if run.storage.is_local:
         return run.storage.local_path(run.path(EVENTS))
     digest = hashlib.sha256(run.address().encode()).hexdigest()[:16]

@@ -17,9 +17,9 @@ import sys
 import time
 from pathlib import Path
 
-from jobs.errors import HaetsalError
+from jobs.errors import HaetsalError, RemoteError
 from jobs.events import Event, parse
-from jobs.mlflow_sink import MlflowSink
+from jobs.mlflow_sink import MlflowSink, open_sink
 from jobs.runs import Run
 from jobs.settings import TrackingSettings
 from jobs.storage import Storage
@@ -40,22 +40,27 @@ def main(arguments: str) -> None:
     os.nice(10)
     given = json.loads(arguments)
     run = Run(Storage(given["root"]), given["run_id"])
-    follower = _Follower(Path(given["events"]))
-    sink = MlflowSink(run, TrackingSettings.model_validate(given["tracking"]), given["uri"])
-    print(READY, flush=True)
+    try:
+        with open_sink(run, TrackingSettings.model_validate(given["tracking"]), given["uri"]) as sink:
+            print(READY, flush=True)
+            _ship(_Follower(Path(given["events"])), sink)
+    except HaetsalError as error:
+        print(f"{UNSENT}{error}", flush=True)
+
+
+def _ship(follower: _Follower, sink: MlflowSink) -> None:
     retry_s = 0.0
-    while True:
+    stopping = False
+    while not stopping:
         stopping = _told_to_stop(retry_s) if retry_s else _wait_for_work() or _told_to_stop(_BATCH_S)
         try:
             sink.send(follower.new_events())
-        except HaetsalError as error:
+        except RemoteError as error:
             print(f"{UNSENT}{error}", flush=True)
             retry_s = min(2 * retry_s or _FIRST_RETRY_S, _LAST_RETRY_S)
         else:
             follower.forget()
             retry_s = 0.0
-        if stopping:
-            return
 
 
 class _Follower:

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from jobs.errors import RemoteError
-from jobs.events import Event
+from jobs.events import Event, events_file
 from jobs.redact import redact
+from jobs.run_lock import file_lock
 from jobs.runs import Run
 from jobs.settings import TrackingSettings
 from jobs.storage import NotFound
@@ -48,11 +49,7 @@ class Rejected(RemoteError):
 
 
 class MlflowSink:
-    """The MLflow side of one run. Hold the run's lock while sending, so that no event is sent by two at once.
-
-    Making it imports MLflow, which takes 5 to 15 seconds of CPU, and creates a missing SQLite database; it does not
-    talk to a server yet.
-    """
+    """The MLflow side of one run. Get it with `open_sink`."""
 
     def __init__(self, run: Run, tracking: TrackingSettings, uri: str) -> None:
         _prepare_mlflow(tracking.timeout_s)
@@ -163,6 +160,17 @@ class MlflowSink:
         self._run.storage.write(self._run.path(TRACKING), json.dumps(cursor).encode())
 
 
+@contextmanager
+def open_sink(run: Run, tracking: TrackingSettings, uri: str) -> Iterator[MlflowSink]:
+    """The only sink of this run on this machine; waits for another one, such as that of a run that was just killed.
+
+    This imports MLflow, which takes 5 to 15 seconds of CPU, and creates a missing SQLite database. It does not talk to
+    a server yet.
+    """
+    with file_lock(events_file(run).with_name(f".{run.id}.shipping"), wait=True):
+        yield MlflowSink(run, tracking, uri)
+
+
 def _prepare_mlflow(timeout_s: float) -> None:
     """MLflow takes its time limits from the environment only. Retrying is our callers' business, telemetry nobody's."""
     os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(math.ceil(timeout_s))
@@ -181,7 +189,7 @@ def _refusals_explained(uri: str) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        status: int = error.get_http_status_code()  # type: ignore[no-untyped-call]
+        status: int = error.get_http_status_code()
         kind = Rejected if 400 <= status < 500 else RemoteError
         raise kind(_one_line(uri, error)) from error
     except (OSError, SQLAlchemyError, json.JSONDecodeError) as error:  # no connection, or an answer that is not JSON
@@ -205,7 +213,7 @@ def _create_database(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
-        store = SqlAlchemyStore(f"{_SQLITE}{partial}", str(path.parent))  # type: ignore[no-untyped-call]
+        store = SqlAlchemyStore(f"{_SQLITE}{partial}", str(path.parent))
         store.engine.dispose()
         os.link(partial, path)
     except FileExistsError:

@@ -17,7 +17,7 @@ import socket
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from jobs.errors import EnvironmentNotReady
@@ -37,11 +37,11 @@ def exclusive(storage: Storage, rel: str) -> Iterator[None]:
     """Hold the run directory `rel` for this process alone; raises RunBusy at once if another holds it."""
     address = storage.address(rel)
     if storage.is_local:
-        with _file_lock(storage.local_path(f"{rel}/{LOCK}"), address):
+        with _not_busy(storage.local_path(f"{rel}/{LOCK}"), address):
             yield
         return
     digest = hashlib.sha256(address.encode()).hexdigest()[:16]
-    with _file_lock(cache_dir() / "locks" / f"{digest}{LOCK}", address):
+    with _not_busy(cache_dir() / "locks" / f"{digest}{LOCK}", address):
         _own(storage, f"{rel}/{OWNER}")
         try:
             yield
@@ -50,22 +50,30 @@ def exclusive(storage: Storage, rel: str) -> Iterator[None]:
 
 
 @contextmanager
-def _file_lock(path: Path, address: str) -> Iterator[None]:
+def file_lock(path: Path, *, wait: bool) -> Iterator[int]:
+    """Hold a lock file, whose descriptor is given. If another process has it: wait, or raise BlockingIOError."""
     with explained(str(path), "lock"):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _not_busy(path: Path, address: str) -> Iterator[None]:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            descriptor = stack.enter_context(file_lock(path, wait=False))
         except BlockingIOError:
-            holder = os.read(descriptor, 1024).decode(errors="replace").strip() or "another process"
+            holder = path.read_text(errors="replace").strip() or "another process"
             raise RunBusy(f"{address}: {holder} is working on this run; wait for it or stop it") from None
         with explained(str(path), "lock"):
             os.truncate(descriptor, 0)
             os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _own(storage: Storage, rel: str) -> None:

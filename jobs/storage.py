@@ -44,7 +44,7 @@ _S3_CLIENT = {
 
 
 def cache_dir() -> Path:
-    """This user's cache folder (`$XDG_CACHE_HOME/haetsal`, else `~/.cache/haetsal`); nothing in it is irreplaceable."""
+    """Cache folder of this user: `$XDG_CACHE_HOME/haetsal`, else `~/.cache/haetsal`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "haetsal"
 
 
@@ -96,8 +96,7 @@ class Storage:
             self._put(rel, data, exclusive=False)
 
     def create(self, rel: str, data: bytes) -> None:
-        """Write one file atomically unless it is there already; then, and for all but one of several racing writers,
-        raise AlreadyExists."""
+        """Write one file atomically; raises AlreadyExists if it is there, and for all but one of racing writers."""
         with explained(self.address(rel), "write", len(data)):
             self._put(rel, data, exclusive=True)
 
@@ -182,11 +181,12 @@ class Storage:
         except NotFound:
             raise NotFound(f"{self.address(rel)}: not there or never completed (it has no {MANIFEST})") from None
         entries = manifest.parse(data, address)
-        with explained(str(local), "write", sum(entry.bytes for entry in entries.values())):
+        size = sum(entry.bytes for entry in entries.values())
+        with explained(str(local), "write", size):
             local.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=local.parent, prefix=".", suffix=_PARTIAL) as folder:
                 partial = Path(folder) / local.name
-                self._download(rel, partial, [PurePosixPath(name) for name in entries])
+                self._download(rel, partial, [PurePosixPath(name) for name in entries], size)
                 manifest.verify(partial, entries)
                 (partial / MANIFEST).write_bytes(data)
                 partial.rename(local)
@@ -212,19 +212,17 @@ class Storage:
             self.filesystem.pipe_file(self.address(rel), data, mode="create" if exclusive else "overwrite")
 
     def _upload(self, local: Path, rel: str, names: Sequence[Path]) -> None:
+        # One by one: fsspec's parallel copy goes on in the background after the first failure.
         size = sum((local / name).stat().st_size for name in names)
         with explained(self.address(rel), "write", size):
-            self.filesystem.put(
-                [str(local / name) for name in names], [f"{self.address(rel)}/{name.as_posix()}" for name in names]
-            )
+            for name in names:
+                self.filesystem.put_file(str(local / name), f"{self.address(rel)}/{name.as_posix()}")
 
-    def _download(self, rel: str, local: Path, names: Sequence[PurePosixPath]) -> None:
-        for name in names:
-            (local / name).parent.mkdir(parents=True, exist_ok=True)
-        with explained(self.address(rel), "read"):
-            self.filesystem.get(
-                [f"{self.address(rel)}/{name}" for name in names], [str(local / name) for name in names]
-            )
+    def _download(self, rel: str, local: Path, names: Sequence[PurePosixPath], size_bytes: int | None = None) -> None:
+        with explained(self.address(rel), "read", size_bytes, target=local):
+            for name in names:
+                (local / name).parent.mkdir(parents=True, exist_ok=True)
+                self.filesystem.get_file(f"{self.address(rel)}/{name}", str(local / name))
 
 
 def _partial(target: Path) -> Path:
@@ -240,7 +238,10 @@ def _write_local(path: Path, data: bytes, *, exclusive: bool) -> None:
             file.flush()
             os.fsync(file.fileno())
         if exclusive:
-            os.link(partial, path)  # fails if the name is taken, which a rename does not
+            try:
+                os.link(partial, path)  # fails if the name is taken, which a rename does not
+            except FileExistsError:
+                raise AlreadyExists(f"{path}: is there already") from None
         else:
             partial.replace(path)
         _sync_directory(path.parent)

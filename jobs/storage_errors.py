@@ -44,17 +44,18 @@ _TAKEN = {"PreconditionFailed", "ConditionalRequestConflict"}
 
 
 @contextmanager
-def explained(address: str, doing: str, size_bytes: int | None = None) -> Iterator[None]:
+def explained(address: str, doing: str, size_bytes: int | None = None, target: Path | None = None) -> Iterator[None]:
     """Turn what the file system or the S3 client raises within into one of the errors above, or RemoteError.
 
-    `doing` is the verb of the message, `size_bytes` what a write needs, for the message about a full disk.
+    `doing` is the verb of the message, `size_bytes` what a write needs, for the message about a full disk. `target` is
+    where a copy from `address` goes, so that a disk that refuses it is named and not the source.
     """
     try:
         yield
     except HaetsalError:
         raise
     except OSError as error:
-        raise _explain(error, address, doing, size_bytes) from error
+        raise _explain(error, address, doing, size_bytes, target) from error
     except (NoCredentialsError, PartialCredentialsError, ProfileNotFound) as error:
         hint = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give this machine a role"
         raise StorageError(f"{address}: cannot {doing}: no usable AWS credentials ({error}); {hint}") from error
@@ -63,26 +64,26 @@ def explained(address: str, doing: str, size_bytes: int | None = None) -> Iterat
         raise RemoteError(f"{address}: cannot {doing}: S3 does not answer ({error}); {hint}") from error
 
 
-def _explain(error: OSError, address: str, doing: str, size_bytes: int | None) -> HaetsalError:
+def _explain(error: OSError, address: str, doing: str, size_bytes: int | None, target: Path | None) -> HaetsalError:
     if isinstance(error.__cause__, ClientError):
         return _explain_s3(error.__cause__, address, doing)
+    refused = f"{target or address}: cannot {'write' if target else doing}"
     match error.errno:
-        case errno.EEXIST:
-            return AlreadyExists(f"{address}: is there already")
+        case errno.EEXIST | errno.ENOTDIR:
+            return StorageError(f"{refused}: a file is in the place of one of its folders; remove it")
         case errno.ENOSPC | errno.EDQUOT:
             needs = f" needs {size_bytes:,} bytes," if size_bytes is not None else ""
             return StorageError(
-                f"{address}: cannot {doing}: the disk is full;{needs} {_free_bytes(address):,} bytes are free. "
-                "Free some space or choose another storage.root"
+                f"{refused}: the disk is full;{needs} {_free_bytes(target or Path(address)):,} bytes are free. "
+                "Make room, or use another disk"
             )
         case errno.EACCES | errno.EPERM | errno.EROFS:
             return StorageError(
-                f"{address}: cannot {doing}: {os.strerror(error.errno).lower()}; "
-                "choose a storage.root that this user may write to"
+                f"{refused}: {os.strerror(error.errno).lower()}; choose a folder that this user may use"
             )
     if isinstance(error, FileNotFoundError):
         return NotFound(f"{address}: no such file or directory")
-    return StorageError(f"{address}: cannot {doing}: {error.strerror or error}")
+    return StorageError(f"{refused}: {error.strerror or error}")
 
 
 def _explain_s3(error: ClientError, address: str, doing: str) -> HaetsalError:
@@ -106,9 +107,8 @@ def _explain_s3(error: ClientError, address: str, doing: str) -> HaetsalError:
     )
 
 
-def _free_bytes(address: str) -> int:
-    """Free space of the disk that holds `address`, whose own folder may not exist yet."""
-    path = Path(address)
+def _free_bytes(path: Path) -> int:
+    """Free space of the disk that holds `path`, whose own folder may not exist yet."""
     while not path.exists():
         path = path.parent
     return shutil.disk_usage(path).free

@@ -21,7 +21,7 @@ from typing import Self
 from jobs.errors import RemoteError, UsageError
 from jobs.events import EventLog, read_events
 from jobs.mlflow_shipper import READY, STOP, UNSENT
-from jobs.mlflow_sink import MlflowSink, Rejected
+from jobs.mlflow_sink import Rejected, open_sink
 from jobs.runs import Run, RunBusy, run_ids
 from jobs.settings import TrackingSettings
 from jobs.storage import Storage
@@ -152,8 +152,8 @@ def sync(storage: Storage, tracking: TrackingSettings) -> Synced:
     for run_id in run_ids(storage):
         run = Run(storage, run_id)
         try:
-            with run.lock():
-                sent[run_id] = MlflowSink(run, tracking, uri).send(read_events(run))
+            with run.lock(), open_sink(run, tracking, uri) as sink:
+                sent[run_id] = sink.send(read_events(run))
         except RunBusy:
             busy.append(run_id)  # its own tracker sends
         except Rejected as error:
