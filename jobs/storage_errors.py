@@ -76,10 +76,8 @@ def _explain(error: OSError, address: str, doing: str, size_bytes: int | None) -
                 "Free some space or choose another storage.root"
             )
         case errno.EACCES | errno.EPERM | errno.EROFS:
-            return StorageError(
-                f"{address}: cannot {doing}: {os.strerror(error.errno).lower()}; "
-                "choose a storage.root that this user may write to"
-            )
+            hint = "let this user read it" if doing == "read" else "choose a storage.root that this user may write to"
+            return StorageError(f"{address}: cannot {doing}: {os.strerror(error.errno).lower()}; {hint}")
     if isinstance(error, FileNotFoundError):
         return NotFound(f"{address}: no such file or directory")
     return StorageError(f"{address}: cannot {doing}: {error.strerror or error}")
