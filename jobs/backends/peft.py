@@ -90,7 +90,9 @@ def load_base(settings: ModelSettings, folder: Path) -> PreTrainedModel:
     """The base model in its training precision, on the device of this process, from safetensors only."""
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # it would tear the run's own bar
     arguments: dict[str, Any] = {}
     if settings.quantization == "4bit":
         from transformers import BitsAndBytesConfig
