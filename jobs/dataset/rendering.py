@@ -115,9 +115,8 @@ class ChatRenderer:
     def _where(self, conversation: Conversation, index: int, text: str) -> Span:
         """Where the answer at `index` stands in the rendered text."""
         messages, content = conversation.messages, conversation.messages[index].content
-        # Whitespace around the answer stays the same in both renderings, whether or not the template trims it.
-        other = content.replace(content.strip(), _character_not_in(text))
-        replaced = (*messages[:index], Message("assistant", other), *messages[index + 1 :])
+        other = Message("assistant", _character_not_in(text))
+        replaced = (*messages[:index], other, *messages[index + 1 :])
         compared = self._apply(replaced, conversation.origin)
         start = _shared(text, compared)
         same = _shared(text[start:][::-1], compared[start:][::-1])
