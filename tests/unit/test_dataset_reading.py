@@ -178,12 +178,16 @@ def test_relative_addresses_stay_relative_in_origins(tmp_path: Path, monkeypatch
         assert read(source)[0].origin == "d.jsonl:1"
 
 
-def test_hub_datasets_go_through_the_datasets_library(tmp_path: Path) -> None:
-    jsonl(tmp_path / "train.jsonl", ROW)
-    jsonl(tmp_path / "test.jsonl", ROW, ROW)
-    assert [row.origin for row in read(f"hf:{tmp_path}::test")] == [f"hf:{tmp_path}::test row {n}" for n in (1, 2)]
-    assert len(read(f"hf:{tmp_path}")) == 1
-    for source, expected in (("hf:", "names no dataset"), (f"hf:{tmp_path}::dev", 'Unknown split "dev"')):
+def test_hub_datasets_go_through_the_datasets_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "set"
+    folder.mkdir()
+    jsonl(folder / "train.jsonl", ROW)
+    jsonl(folder / "test.jsonl", ROW, ROW)
+    assert [row.origin for row in read(f"hf:{folder}::test")] == [f"hf:{folder}::test row {n}" for n in (1, 2)]
+    assert len(read(f"hf:{folder}")) == 1
+    assert (tmp_path / "cache").exists()
+    for source, expected in (("hf:", "names no dataset"), (f"hf:{folder}::dev", 'Unknown split "dev"')):
         with pytest.raises(UsageError, match=expected):
             read(source)
 
