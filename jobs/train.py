@@ -44,6 +44,7 @@ def main() -> None:
         if arguments.dry_run:
             _plan(tree, storage.address("runs/train-<time>")).show()
             return
+        models.resolve(tree.model)
         storage.check_writable()
         run = Run.create(storage, "train", settings.to_yaml(tree))
     print(f"run {run.id}\n  {run.address()}")
@@ -57,11 +58,9 @@ def train(tree: Settings, run: Run) -> dict[str, Any]:
     """
     with run.lock():
         try:
-            if tree.scaling.workers:
-                result = launch.run_on_workers(tree, run)
-            else:
-                with ProgressDisplay() as display:
-                    result = launch.run_here(tree, run, display.point)
+            start = launch.run_on_workers if tree.scaling.workers else launch.run_here
+            with ProgressDisplay() as display:
+                result = start(tree, run, display.point)
         except (HaetsalError, KeyboardInterrupt):
             print(f"go on with: make train RESUME={run.id}", file=sys.stderr)
             raise
