@@ -9,12 +9,10 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 INSTALL := $(VENV)/bin/uv pip install --quiet --no-deps --require-hashes --compile-bytecode --python $(PY)
 
-# What the targets take on the command line, e.g. make train CONFIG=jobs/configs/local.yaml SET="train.epochs=2"
-CONFIG ?=
+# What the targets take on the command line, e.g. make train CONFIG=my.yaml SET="train.epochs=2"
+CONFIG ?= jobs/configs/local.yaml
 SET ?=
-RESUME ?=
-DRY_RUN ?=
-JOB_OPTIONS = $(if $(CONFIG),--config '$(CONFIG)') $(if $(SET),--set '$(SET)')
+JOB_OPTIONS = $(if $(RESUME),,--config '$(CONFIG)') $(if $(SET),--set '$(SET)')
 
 ##@ Train
 

@@ -57,7 +57,7 @@ def compare(
     data: Prepared,
 ) -> Comparison:
     """Score both models on the held-out rows and let both answer the first `eval.generations` prompts, greedily."""
-    rows = [data.held_out[i] for i in range(min(settings.eval.max_rows or len(data.held_out), len(data.held_out)))]
+    rows = list(data.held_out)
     prompts = data.prompts[: settings.eval.generations]
     limit, size = settings.eval.max_new_tokens, settings.eval.batch_size
     assert isinstance(tokenizer.pad_token_id, int)
