@@ -29,8 +29,10 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 def main(command: Callable[[], None]) -> None:
     """Run `command`; turn a HaetsalError into one line on stderr and its exit code. Never returns."""
+    # Read by transformers at import: its warnings are about itself, its errors are exceptions.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    for chatty in ("httpx", "alembic", "mlflow", "fsspec", "botocore", "datasets", "accelerate", "trl"):
+    for chatty in ("httpx", "alembic", "mlflow", "fsspec", "botocore", "datasets", "accelerate", "trl", "ray.train"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
     try:
         command()

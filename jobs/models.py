@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from jobs.errors import EnvironmentNotReady, IntegrityError, UsageError
 from jobs.settings import ModelSettings
 from jobs.storage import Storage, cache_dir, sha256_file, verify_manifest, write_manifest
 
+_CONVERSION = "v1"
+"""Part of a converted model's folder name; raise it when `_convert_gguf` writes something else than before."""
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 _HUB_FILES = (*_WEIGHTS, "*.json", "*.jinja", "*.model", "*.txt")
 
@@ -108,7 +111,7 @@ def _from_s3(source: str) -> Path:
 
 def _from_package(source: str) -> Path:
     gguf = _package_file(source)
-    target = cache_dir() / "models" / f"{gguf.stem}-{sha256_file(gguf)[:16]}"
+    target = cache_dir() / "models" / f"{gguf.stem}-{sha256_file(gguf)[:16]}-{_CONVERSION}"
     with _built_once(target) as scratch:
         if scratch is not None:
             _convert_gguf(gguf, scratch)
@@ -174,9 +177,13 @@ def _convert_gguf(gguf: Path, target: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    print(f"converting {gguf.name} to safetensors (once, about a minute)", file=sys.stderr)
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     config = loaded.config
+    # What the file's metadata say is right in the config, but lost on the way to the tokenizer.
+    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(config.eos_token_id)
+    tokenizer.clean_up_tokenization_spaces = False
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     with torch.device("meta"):

@@ -47,7 +47,8 @@ class ModelSettings(Section):
     revision: str | None = None
     """Branch, tag or commit of a hub model; none means its default branch."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
-    """Weight precision. `auto` is bfloat16 wherever the device computes in it, which CPUs do as well."""
+    """Weight precision. `auto` is bfloat16 where the device multiplies it natively (GPUs, CPUs with AVX-512), else
+    float32."""
     quantization: Literal["none", "4bit"] = "none"
     """`4bit` holds the frozen base in NF4 (bitsandbytes); CUDA only."""
     trust_remote_code: bool = False

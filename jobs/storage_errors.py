@@ -78,9 +78,8 @@ def _explain(error: OSError, address: str, doing: str, size_bytes: int | None, t
                 "Make room, or use another disk"
             )
         case errno.EACCES | errno.EPERM | errno.EROFS:
-            return StorageError(
-                f"{refused}: {os.strerror(error.errno).lower()}; choose a folder that this user may use"
-            )
+            hint = "let this user read it" if doing == "read" else "choose a folder that this user may use"
+            return StorageError(f"{refused}: {os.strerror(error.errno).lower()}; {hint}")
     if isinstance(error, FileNotFoundError):
         return NotFound(f"{address}: no such file or directory")
     return StorageError(f"{refused}: {error.strerror or error}")

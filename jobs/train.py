@@ -13,12 +13,13 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from jobs import cli, settings
+from jobs import cli, models, settings
+from jobs.dataset import build, check
 from jobs.errors import HaetsalError, UsageError
 from jobs.runs import Run
 from jobs.settings import Settings
 from jobs.storage import Storage
-from jobs.training import launch
+from jobs.training import launch, plan
 from jobs.training.progress import ProgressDisplay
 
 
@@ -39,10 +40,11 @@ def main() -> None:
         tree = settings.from_yaml(run.config(), run.address("config.yaml"))
     else:
         launch.check_scaling(tree)
-        plan = _plan(tree, storage.address("runs/train-<time>"))
+        check(tree.data)
         if arguments.dry_run:
-            plan.show()
+            _plan(tree, storage.address("runs/train-<time>")).show()
             return
+        models.resolve(tree.model)
         storage.check_writable()
         run = Run.create(storage, "train", settings.to_yaml(tree))
     print(f"run {run.id}\n  {run.address()}")
@@ -56,16 +58,22 @@ def train(tree: Settings, run: Run) -> dict[str, Any]:
     """
     with run.lock():
         try:
-            if tree.scaling.workers:
-                result = launch.run_on_workers(tree, run)
-            else:
-                with ProgressDisplay() as display:
-                    result = launch.run_here(tree, run, display.point)
+            start = launch.run_on_workers if tree.scaling.workers else launch.run_here
+            with ProgressDisplay() as display:
+                result = start(tree, run, display.point)
         except (HaetsalError, KeyboardInterrupt):
             print(f"go on with: make train RESUME={run.id}", file=sys.stderr)
             raise
         run.finish(result)
         return result
+
+
+def _plan(tree: Settings, address: str) -> plan.Plan:
+    from transformers import AutoTokenizer
+
+    folder = models.resolve(tree.model)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=tree.model.trust_remote_code)
+    return plan.make(tree, folder, build(tokenizer, tree.data), address)
 
 
 def _summarise(run: Run, result: dict[str, Any]) -> None:

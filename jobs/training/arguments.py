@@ -49,6 +49,7 @@ def sft_config(settings: Settings, backend: Backend, packed: bool, output: Path)
         "ddp_find_unused_parameters": False,  # PEFT's default of True breaks checkpointing and costs a graph walk
         "max_length": settings.data.max_length,  # TRL's own default cuts at 1,024 without a word
         "packing": packed,
+        "dataset_kwargs": {"skip_prepare_dataset": not packed},  # rows arrive tokenised, cut and labelled
         "eval_packing": False,
         "disable_tqdm": True,
         "report_to": "none",

@@ -16,7 +16,7 @@ from jobs.errors import Diverged
 Emit = Callable[[int, int, dict[str, float]], None]
 Report = Callable[[int, float | None, Path], None]
 
-_DROPPED = {"epoch", "total_flos", "train_runtime", "train_samples_per_second", "train_steps_per_second"}
+_DROPPED = {"epoch", "total_flos", "train_loss", "train_runtime", "train_samples_per_second", "train_steps_per_second"}
 
 
 class Curve(TrainerCallback):  # type: ignore[misc]

@@ -6,6 +6,7 @@ whoever wrote it (`Storage.publish_tree` in a single process, Ray Train's upload
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Iterable
@@ -26,6 +27,12 @@ class Checkpoint:
 
     step: int
     folder: Path
+
+    @property
+    def is_last(self) -> bool:
+        """Whether training was complete when it was written, so that there is nothing to go on with."""
+        state = json.loads((self.folder / "trainer_state.json").read_text(encoding="utf-8"))
+        return bool(state["global_step"] >= state["max_steps"])
 
 
 def name_of(step: int) -> str:

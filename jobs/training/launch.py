@@ -12,13 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from jobs.errors import Diverged, EnvironmentNotReady, HaetsalError, RemoteError, UsageError
+from jobs.errors import Diverged, EnvironmentNotReady, HaetsalError, Interrupted, RemoteError, UsageError
 from jobs.manifest import write_manifest
 from jobs.runs import Run, read_events
 from jobs.settings import Settings, from_tree
 from jobs.storage import Storage
 from jobs.training import checkpoints
 from jobs.training.loop import Show, Worker, loop
+
+_FOLLOW_EVERY_S = 1.0
 
 
 def check_scaling(settings: Settings) -> None:
@@ -50,14 +52,13 @@ def run_here(settings: Settings, run: Run, show: Show) -> dict[str, Any]:
         return _fit_in_process(lambda: loop(settings, run, worker))
 
 
-def _local_mode(function: Any) -> dict[str, Any]:
-    # Ray Train's own in-process mode: the same 
-def run_on_workers(settings: Settings, run: Run) -> dict[str, Any]:
+def run_on_workers(settings: Settings, run: Run, show: Show) -> dict[str, Any]:
     """Train on Ray Train workers, on the cluster of `RAY_ADDRESS` or on one started on this machine for the run.
 
     A worker that dies is replaced and training goes on from the last checkpoint, `scaling.max_failures` times.
     """
     os.environ["RAY_TRAIN_ENABLE_PRINT_PATCH"] = "0"  # teed prints let every dataset fingerprint dump bytecode
+    os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"  # relative paths in the settings mean the same on every worker
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "180")
     import ray
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
@@ -76,8 +77,8 @@ def run_on_workers(settings: Settings, run: Run) -> dict[str, Any]:
         ),
         run_config=RunConfig(
             name="checkpoints",
-            storage_path=run.storage.arrow_path(run.path()),
-            storage_filesystem=run.storage.arrow_filesystem(),
+            storage_path=run.address().removeprefix("s3://"),
+            storage_filesystem=_arrow_filesystem(run.storage),
             failure_config=FailureConfig(max_failures=scaling.max_failures),
             checkpoint_config=CheckpointConfig(
                 num_to_keep=settings.train.keep_checkpoints,
@@ -87,17 +88,20 @@ def run_on_workers(settings: Settings, run: Run) -> dict[str, Any]:
         ),
     )
     try:
-        outcome = trainer.fit().return_value
+        with _following(run, show):
+            outcome = trainer.fit().return_value
     except TrainingFailedError as error:
         raise _cause(error) from None
+    except SystemExit:  # how Ray Train ends fit() on Ctrl-C, with exit code 0
+        raise Interrupted("stopped; the last checkpoint is kept") from None
     finally:
         ray.shutdown()
-    if "diverged" in outcome:
-        raise Diverged(outcome["diverged"])
+    if isinstance(outcome, HaetsalError):
+        raise outcome
     return dict(outcome)
 
 
-def _on_worker(config: dict[str, Any]) -> dict[str, Any]:
+def _on_worker(config: dict[str, Any]) -> dict[str, Any] | HaetsalError:
     import ray.train
 
     context = ray.train.get_context()
@@ -115,9 +119,41 @@ def _on_worker(config: dict[str, Any]) -> dict[str, Any]:
 
     try:
         return loop(settings, run, Worker(rank, context.get_world_size(), report))
-    except Diverged as error:
-        # Every rank sees the same loss and ends here; returning instead of raising keeps Ray from trying again.
-        return {"diverged": str(error)}
+    except (Diverged, UsageError) as error:
+        # Every rank sees the same loss and the same input and ends here. What is raised instead is tried again.
+        return error
+
+
+@contextmanager
+def _following(run: Run, show: Show) -> Iterator[None]:
+    """Show the points that the workers put on record, for as long as the context lasts."""
+    done = threading.Event()
+
+    def follow() -> None:
+        seen = len(read_events(run))
+        while not done.wait(_FOLLOW_EVERY_S):
+            events = read_events(run)
+            for event in events[seen:]:
+                if event.kind == "metrics":
+                    show(event.fields["step"], event.fields["steps"], event.fields["values"])
+            seen = len(events)
+
+    thread = threading.Thread(target=follow, name="follow-events", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _arrow_filesystem(storage: Storage) -> Any:
+    """Our S3 client in Arrow's interface, so that Ray Train takes the endpoint and credentials that we take."""
+    if storage.is_local:
+        return None
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    return PyFileSystem(FSSpecHandler(storage.filesystem))
 
 
 def _start_ray() -> None:
@@ -127,7 +163,7 @@ def _start_ray() -> None:
         ray.init(
             address=os.environ.get("RAY_ADDRESS", "local"),
             include_dashboard=False,
-            log_to_driver=True,
+            log_to_driver=False,
             logging_level=logging.WARNING,
         )
     except (RuntimeError, ConnectionError, OSError, ValueError, TimeoutError) as error:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from jobs import models
 from jobs.backends import Backend, choose
 from jobs.errors import HaetsalError, Interrupted
-from jobs.runs import EventLog, Run
+from jobs.runs import EventLog, Run, git_revision
 from jobs.settings import Settings
 from jobs.tracking import Tracker
 from jobs.training import checkpoints, report
@@ -56,7 +56,8 @@ def loop(settings: Settings, run: Run, worker: Worker) -> dict[str, Any]:
     """
     if worker.rank > 0:
         return _Session(settings, run, worker).train_and_publish()
-    with EventLog(run) as events, Tracker(settings, run, events):
+    with EventLog(run) as events, Tracker(settings.tracking, events):
+        events.append("config", settings=settings.model_dump(mode="json"), git_revision=git_revision())
         try:
             result = _Session(settings, run, worker, events).train_and_publish()
         except HaetsalError as error:
@@ -93,8 +94,7 @@ class _Session:
             curve, stop = Curve(self._emit), StopOnRequest(self.worker.stop_requested)
             with self._phase("train"):
                 trainer = self._trainer(backend, model, tokenizer, data, scratch, curve, stop)
-                resume_from = checkpoints.newest(self.run, scratch / "resume")
-                trainer.train(resume_from_checkpoint=str(resume_from.folder) if resume_from else None)
+                self._train(backend, trainer, checkpoints.newest(self.run, scratch / "resume"))
             self._stop_if_requested(f"at step {trainer.state.global_step} of {trainer.state.max_steps}")
             if self.events is None:
                 return {}
@@ -116,7 +116,7 @@ class _Session:
 
     def _emit(self, step: int, steps: int, values: dict[str, float]) -> None:
         if self.events is not None:
-            self.events.append("metrics", step=step, values=values)
+            self.events.append("metrics", step=step, steps=steps, values=values)
             self.worker.show(step, steps, values)
 
     def _hand_over(self, step: int, loss: float | None, folder: Path) -> None:
@@ -158,6 +158,15 @@ class _Session:
         trainer.remove_callback(PrinterCallback)
         return trainer
 
+    def _train(self, backend: Backend, trainer: Trainer, resume_from: checkpoints.Checkpoint | None) -> None:
+        if resume_from is None:
+            trainer.train()
+        elif resume_from.is_last:  # the run was stopped after training; transformers would take one step too many
+            trainer.adopt_state(resume_from.folder)
+            backend.load_trained(trainer.accelerator.unwrap_model(trainer.model), resume_from.folder)
+        else:
+            trainer.train(resume_from_checkpoint=str(resume_from.folder))
+
     def _publish(
         self, backend: Backend, trainer: Trainer, folder: Path, data: Prepared, curve: Curve, scratch: Path
     ) -> dict[str, Any]:
@@ -184,7 +193,7 @@ class _Session:
             "peak_memory_bytes": peak_bytes(),
             "phase_seconds": self.phases,
             "base_model_sha256": models.identity(folder),
-            "data": data.statistics(),
+            "data": data.statistics,
         }
         report.publish(self.run, result, comparison, self.events)
         return result

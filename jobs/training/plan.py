@@ -85,7 +85,7 @@ def make(settings: Settings, folder: Path, data: Prepared, run_address: str) -> 
             line("memory_bytes_per_worker", memory, "estimate", f"{memory / 2**30:.1f} GiB"),
             line("output", run_address, "storage.root"),
         ),
-        data.preview(),
+        data.preview,
     )
 
 

@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a bar on a terminal, one line a minute elsewhere."""
+"""What a person sees while a run trains: a bar on a terminal, elsewhere one line a minute and at each evaluation."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class ProgressDisplay:
         self._started = self._started or (now, step)
         figures = self._figures()
         self._bar.update(self._task, completed=step, total=steps, figures=figures)
-        if not self._console.is_terminal and (now - self._last_line >= _LINE_EVERY_S or step == steps):
+        if not self._console.is_terminal and (now - self._last_line >= _LINE_EVERY_S or "eval_loss" in values):
             self._last_line = now
             since, first = self._started
             left = (now - since) / max(step - first, 1) * (steps - step)

@@ -4,10 +4,12 @@ is the token-weighted one of `scoring.py`."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sized
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import Sampler
+from transformers import TrainerState
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from trl import SFTTrainer
 
@@ -62,3 +64,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # trl ships no types
         sums = torch.tensor([mine.nll, mine.tokens], dtype=torch.float64, device=self.args.device)
         torch.distributed.all_reduce(sums)
         return Score(float(sums[0]), int(sums[1]))
+
+    def adopt_state(self, checkpoint: Path) -> None:
+        """Take over step, epoch and history of a checkpoint without training on."""
+        self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
