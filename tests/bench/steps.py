@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,8 @@ def padding_gain() -> tuple[float, float]:
             for i, row in enumerate(batch):
                 ids[i, : len(row["input_ids"])] = torch.tensor(row["input_ids"])
                 labels[i, : len(row["labels"])] = torch.tensor(row["labels"])
-            model(input_ids=ids, attention_mask=(labels != -100) | (ids != tokenizer.pad_token_id), labels=labels).loss.backward()
+            mask = ids != tokenizer.pad_token_id
+            model(input_ids=ids, attention_mask=mask, labels=labels).loss.backward()
             tokens += sum(len(row["input_ids"]) for row in batch)
         return tokens / (time.perf_counter() - started)
 
@@ -108,4 +110,4 @@ def _step_seconds(trainer_class: Any, tree: Settings, rows: Any, callbacks: list
             processing_class=tokenizer,
             callbacks=[*callbacks, Stopwatch()],
         ).train()
-    return [after - before for before, after in zip(ends, ends[1:], strict=False)]
+    return [after - before for before, after in pairwise(ends)]
