@@ -1,1 +1,1 @@
-"""The cloud under Haetsal, as a CDKTF application (cdktn): three stacks of one environment, written as Terraform JSON."""
+"""The cloud under Haetsal as a CDKTF application (cdktn): an environment's three stacks, written as Terraform JSON."""

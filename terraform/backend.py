@@ -1,22 +1,10 @@
-"""Where state lives and which account the provider talks to: the same for every AWS stack."""
+"""Backend and provider: the same for every AWS stack."""
 
 from cdktn import S3Backend, TerraformStack
 from cdktn_provider_aws.provider import AwsProvider, AwsProviderDefaultTags
 
 from terraform.settings import Environment
-
-STACKS = ("storage", "platform", "addons")
-"""Stacks of an environment in the order they are applied; they are destroyed in reverse."""
-
-
-def state_bucket(environment: Environment) -> str:
-    """The bucket that `make bootstrap` makes."""
-    return environment.bucket_name("state")
-
-
-def state_key(stack: str) -> str:
-    """Where a stack's state is in the state bucket."""
-    return f"{stack}/terraform.tfstate"
+from terraform.state import state_bucket, state_key
 
 
 def use_s3_state(stack: TerraformStack, environment: Environment) -> None:

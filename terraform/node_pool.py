@@ -38,7 +38,9 @@ class NodePool(Model):
     instance_types: list[str] = Field(min_length=1, description="instance types, keys of terraform/prices.yaml")
     min: int = Field(default=0, ge=0, le=450, description="fewest nodes; 0 scales from zero")
     max: int = Field(ge=1, le=450, description="most nodes")
-    desired: int | None = Field(default=None, ge=0, description="nodes at creation, min if not said; then the autoscaler's")
+    desired: int | None = Field(
+        default=None, ge=0, description="nodes at creation, min if not said; then the autoscaler's"
+    )
     disk_gib: int = Field(default=100, ge=20, le=16384, description="root volume, GiB; images of 10 GiB are common")
     ami_release: str | None = Field(
         default=None, pattern=r"^\d+\.\d+\.\d+-\d{8}$", description="AL2023 image release; none: versions.yaml's"
@@ -46,7 +48,10 @@ class NodePool(Model):
     zones: list[str] | None = Field(default=None, min_length=1, description="zone letters; none: all of the network's")
     efa: bool = Field(default=False, description="EFA network cards and a placement group; one zone")
     capacity_reservation_id: str | None = Field(
-        default=None, validate_default=True, pattern=r"^cr-[0-9a-f]{17}$", description="the capacity block's reservation"
+        default=None,
+        validate_default=True,
+        pattern=r"^cr-[0-9a-f]{17}$",
+        description="the capacity block's reservation",
     )
 
     @field_validator("instance_types")

@@ -1,4 +1,4 @@
-"""An environment: one YAML file in terraform/environments/, typed, closed and checked before anything is synthesised."""
+"""An environment: one YAML file in terraform/environments/, typed, closed, checked before anything is synthesised."""
 
 from functools import cache
 from ipaddress import IPv4Network
@@ -13,6 +13,9 @@ from terraform.node_pool import NodePool
 from terraform.versions import Prices, load_prices
 
 ENVIRONMENTS = Path(__file__).resolve().parent / "environments"
+
+INTERFACE_ENDPOINTS = ("ecr.api", "ecr.dkr", "sts")
+"""AWS services reached inside the VPC: image pulls and credentials work, and cost no NAT traffic."""
 
 # The retention periods that CloudWatch Logs accepts, in days.
 RetentionDays = Literal[30, 60, 90, 180, 365, 731, 1827]
@@ -33,7 +36,7 @@ def _check_region(region: str) -> str:
 
 
 class Network(Model):
-    """The VPC. Its first three quarters are the private subnets of three zones; the last quarter holds the public ones."""
+    """The VPC. Three quarters are the private subnets of three zones; the last quarter holds the public ones."""
 
     cidr: IPv4Network = Field(description="IPv4 range of the VPC, /16 to /20")
     service_cidr: IPv4Network = Field(

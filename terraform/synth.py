@@ -6,13 +6,13 @@ from pathlib import Path
 # jsii writes a banner about Node 20's end of life on every start; it still runs there, and the README names Node 22.
 os.environ.setdefault("JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION", "20")
 
-from cdktn import App  # noqa: E402
+from cdktn import App
 
-from terraform.addons.stack import aws_addons_stack, kind_addons_stack  # noqa: E402
-from terraform.platform.stack import platform_stack  # noqa: E402
-from terraform.settings import Environment, Kind  # noqa: E402
-from terraform.storage.stack import storage_stack  # noqa: E402
-from terraform.versions import Prices, Versions  # noqa: E402
+from terraform.addons.stack import aws_addons_stack, kind_addons_stack
+from terraform.platform.stack import platform_stack
+from terraform.settings import Environment, Kind
+from terraform.storage.stack import storage_stack
+from terraform.versions import Prices, Versions
 
 
 def synthesise(environment: Environment, versions: Versions, prices: Prices, out: Path) -> None:

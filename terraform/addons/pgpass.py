@@ -5,7 +5,6 @@ An error ends the process; the kubelet starts it again.
 """
 
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -17,15 +16,16 @@ REFRESH_S = 60
 
 def line(secret: dict[str, str]) -> str:
     """One .pgpass line for every host, port and database. Source: PostgreSQL manual, "The Password File"."""
-    return ":".join(["*", "*", "*", *(secret[key].replace("\\", "\\\\").replace(":", "\\:") for key in ("username", "password"))])
+    user, password = (secret[key].replace("\\", "\\\\").replace(":", "\\:") for key in ("username", "password"))
+    return f"*:*:*:{user}:{password}"
 
 
 def refresh(path: Path, secret_arn: str) -> None:
     """Write the current password to `path`, readable by its owner only, in one step."""
     answer = boto3.client("secretsmanager").get_secret_value(SecretId=secret_arn)
     new = path.with_suffix(".new")
-    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        file.write(line(json.loads(answer["SecretString"])) + "\n")
+    new.touch(mode=0o600)
+    new.write_text(line(json.loads(answer["SecretString"])) + "\n", encoding="utf-8")
     new.replace(path)
 
 

@@ -76,9 +76,7 @@ def kind_addons_stack(app: App, kind: Kind, versions: Versions) -> None:
     _ours(stack, app, versions, None, [monitoring])
 
 
-def _ours(
-    stack: TerraformStack, app: App, versions: Versions, aws: values.Aws | None, after: list[Release]
-) -> None:
+def _ours(stack: TerraformStack, app: App, versions: Versions, aws: values.Aws | None, after: list[Release]) -> None:
     """The releases of both profiles; `after` brings the monitors' CRDs' controller and the GPU plugins."""
     operator = _release(stack, versions, "kuberay-operator", "ray-system", values.kuberay(aws), after)
     mlflow = _release(stack, versions, "mlflow", "mlflow", values.mlflow(versions, aws), after)

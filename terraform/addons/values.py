@@ -111,9 +111,7 @@ def mlflow(versions: Versions, aws: Aws | None) -> Values:
         "image": {"repository": repository, "tag": tag},
         "serviceAccount": {"create": True, "name": "mlflow"},
         # MLflow refuses other Host headers (DNS rebinding); localhost is `kubectl port-forward`.
-        "server": {
-            "value_options": {"port": MLFLOW_PORT, "allowed_hosts": "mlflow.mlflow*,localhost:*,127.0.0.1:*"}
-        },
+        "server": {"value_options": {"port": MLFLOW_PORT, "allowed_hosts": "mlflow.mlflow*,localhost:*,127.0.0.1:*"}},
         "resources": {"requests": {"cpu": "250m", "memory": "1Gi"}, "limits": {"cpu": "2", "memory": "2Gi"}},
         "metrics": {"enabled": True},
         "serviceMonitor": {"enabled": True},
@@ -131,7 +129,7 @@ def mlflow(versions: Versions, aws: Aws | None) -> Values:
 
 
 def platform(aws: Aws | None) -> Values:
-    """This repository's chart: what it cannot know by itself."""
+    """Our own chart: what it cannot know by itself."""
     values: Values = {"profile": "aws" if aws else "kind", "tracking": {"uri": MLFLOW_URI}}
     if aws:
         values["images"] = {"registry": aws.registry}
@@ -148,7 +146,7 @@ def _on_system_nodes(aws: Aws | None) -> Values:
 
 
 def _postgres(versions: Versions, aws: Aws, store: Values) -> Values:
-    """MLflow on RDS. The password reaches libpq by a file that a sidecar keeps fresh; it is in no value and no state."""
+    """MLflow on RDS. The password reaches libpq in a file that a sidecar keeps fresh; no value or state holds it."""
     mount = {"name": "pgpass", "mountPath": "/pgpass"}
     sidecar = {
         "name": "pgpass",

@@ -23,9 +23,7 @@ def add_budget(stack: TerraformStack, environment: Environment) -> None:
         time_unit="MONTHLY",
         limit_amount=str(environment.budget.monthly_usd),
         limit_unit="USD",
-        cost_filter=[
-            BudgetsBudgetCostFilter(name="TagKeyValue", values=[f"user:Environment${environment.name}"])
-        ],
+        cost_filter=[BudgetsBudgetCostFilter(name="TagKeyValue", values=[f"user:Environment${environment.name}"])],
         notification=[
             BudgetsBudgetNotification(
                 notification_type=kind,

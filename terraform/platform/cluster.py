@@ -1,6 +1,7 @@
 """The EKS control plane: private by default, secrets encrypted, access by IAM entries, managed add-ons pinned."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cdktn import ITerraformDependable, TerraformStack
@@ -23,6 +24,7 @@ from cdktn_provider_aws.iam_role import IamRole
 from cdktn_provider_aws.iam_role_policy_attachment import IamRolePolicyAttachment
 from cdktn_provider_aws.vpc_security_group_ingress_rule import VpcSecurityGroupIngressRule
 
+from terraform.node_pool import WORKLOADS
 from terraform.platform.logs import Logs
 from terraform.platform.network import NetworkOutputs
 from terraform.policy import trust
@@ -140,10 +142,10 @@ def add_services(
     versions: Versions,
     cluster: EksCluster,
     roles: AddonRoles,
-    nodes: list[ITerraformDependable],
+    nodes: Sequence[ITerraformDependable],
 ) -> None:
     """Add-ons whose pods need the system pool's `nodes`."""
-    system = {"nodeSelector": {"node-type": "system"}}
+    system: dict[str, object] = {"nodeSelector": {"node-type": WORKLOADS["system"].node_type}}
     _addon(stack, versions, cluster, "coredns", configuration=system, after=nodes)
     _addon(
         stack,
@@ -151,7 +153,10 @@ def add_services(
         cluster,
         "aws-ebs-csi-driver",
         # Volumes of PersistentVolumeClaims carry our tags, so that `make destroy` finds the ones left behind.
-        configuration={"controller": {**system, "extraVolumeTags": environment.tags}},
+        configuration={
+            "controller": {**system, "extraVolumeTags": environment.tags},
+            "defaultStorageClass": {"enabled": True},
+        },
         identity=("ebs-csi-controller-sa", roles.ebs_csi),
         after=nodes,
     )
@@ -164,7 +169,7 @@ def _addon(
     name: str,
     configuration: dict[str, object] | None = None,
     identity: tuple[str, IamRole] | None = None,
-    after: list[ITerraformDependable] | None = None,
+    after: Sequence[ITerraformDependable] | None = None,
 ) -> EksAddon:
     """`identity`: the add-on's service account and the role it gets through Pod Identity."""
     account, role = identity or (None, None)
@@ -180,5 +185,5 @@ def _addon(
         pod_identity_association=[EksAddonPodIdentityAssociation(service_account=account, role_arn=role.arn)]
         if account and role
         else None,
-        depends_on=after,
+        depends_on=list(after) if after else None,
     )

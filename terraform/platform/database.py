@@ -1,4 +1,4 @@
-"""MLflow's PostgreSQL on RDS. Its password is made, kept and rotated by RDS in Secrets Manager; Terraform never sees it."""
+"""MLflow's PostgreSQL on RDS. RDS keeps and rotates its password in Secrets Manager; Terraform never sees it."""
 
 from dataclasses import dataclass
 
@@ -100,9 +100,7 @@ def add_database(
     return DatabaseOutputs(database.address, database.master_user_secret.get(0).secret_arn)
 
 
-def _reachable_from(
-    stack: TerraformStack, name: str, network: NetworkOutputs, cluster: EksCluster
-) -> SecurityGroup:
+def _reachable_from(stack: TerraformStack, name: str, network: NetworkOutputs, cluster: EksCluster) -> SecurityGroup:
     group = SecurityGroup(
         stack,
         "database-security-group",

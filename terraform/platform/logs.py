@@ -27,7 +27,9 @@ def add_logs(stack: TerraformStack, environment: Environment, network: NetworkOu
     """The platform's KMS key, the log groups and the VPC's flow log."""
     key = _platform_key(stack, environment)
     # EKS writes to a group of this name, and makes it without retention or key if it is not there first.
-    control_plane = _group(stack, "control-plane-logs", f"/aws/eks/{environment.cluster_name}/cluster", environment, key)
+    control_plane = _group(
+        stack, "control-plane-logs", f"/aws/eks/{environment.cluster_name}/cluster", environment, key
+    )
     flows = _group(stack, "flow-logs", f"/haetsal/{environment.cluster_name}/vpc-flow", environment, key)
     _flow_log(stack, environment, network, flows)
     return Logs(key, control_plane)
@@ -60,15 +62,11 @@ def _platform_key(stack: TerraformStack, environment: Environment) -> KmsKey:
         deletion_window_in_days=30,
         policy=key_policy(environment.account_id, logs),
     )
-    KmsAlias(
-        stack, "platform-key-alias", name=f"alias/{environment.cluster_name}-platform", target_key_id=key.key_id
-    )
+    KmsAlias(stack, "platform-key-alias", name=f"alias/{environment.cluster_name}-platform", target_key_id=key.key_id)
     return key
 
 
-def _group(
-    stack: TerraformStack, id_: str, name: str, environment: Environment, key: KmsKey
-) -> CloudwatchLogGroup:
+def _group(stack: TerraformStack, id_: str, name: str, environment: Environment, key: KmsKey) -> CloudwatchLogGroup:
     return CloudwatchLogGroup(
         stack,
         id_,

@@ -16,10 +16,7 @@ from cdktn_provider_aws.vpc import Vpc
 from cdktn_provider_aws.vpc_endpoint import VpcEndpoint
 from cdktn_provider_aws.vpc_security_group_ingress_rule import VpcSecurityGroupIngressRule
 
-from terraform.settings import Environment
-
-INTERFACE_ENDPOINTS = ("ecr.api", "ecr.dkr", "sts")
-"""AWS services reached inside the VPC: image pulls and credentials work, and cost no NAT traffic."""
+from terraform.settings import INTERFACE_ENDPOINTS, Environment
 
 
 @dataclass(frozen=True)
@@ -86,9 +83,7 @@ def add_network(stack: TerraformStack, environment: Environment) -> NetworkOutpu
         if nat is None or settings.nat == "per-zone":
             nat = _nat(stack, name, letter, public, gateway)
         table = RouteTable(stack, f"private-{letter}-table", vpc_id=vpc.id, tags={"Name": f"{name}-private-{letter}"})
-        RouteTableAssociation(
-            stack, f"private-{letter}-routes", subnet_id=private[letter].id, route_table_id=table.id
-        )
+        RouteTableAssociation(stack, f"private-{letter}-routes", subnet_id=private[letter].id, route_table_id=table.id)
         routes.append(
             Route(
                 stack,

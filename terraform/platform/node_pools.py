@@ -134,9 +134,7 @@ def _launch_template(
         ),
         network_interfaces=_efa_interfaces(plan, cluster, efa) if efa and plan.efa_interfaces else None,
         placement=placement,
-        instance_market_options=LaunchTemplateInstanceMarketOptions(market_type="capacity-block")
-        if reserved
-        else None,
+        instance_market_options=LaunchTemplateInstanceMarketOptions(market_type="capacity-block") if reserved else None,
         capacity_reservation_specification=LaunchTemplateCapacityReservationSpecification(
             capacity_reservation_target=LaunchTemplateCapacityReservationSpecificationCapacityReservationTarget(
                 capacity_reservation_id=plan.capacity_reservation_id
@@ -153,9 +151,7 @@ def _launch_template(
     )
 
 
-def _efa_interfaces(
-    plan: PoolPlan, cluster: EksCluster, efa: SecurityGroup
-) -> list[LaunchTemplateNetworkInterfaces]:
+def _efa_interfaces(plan: PoolPlan, cluster: EksCluster, efa: SecurityGroup) -> list[LaunchTemplateNetworkInterfaces]:
     """One EFA interface per network card. Source: EC2 user guide, "Maximize network bandwidth with multiple cards"."""
     groups = [cluster.vpc_config.cluster_security_group_id, efa.id]
     return [

@@ -142,7 +142,9 @@ def _restore(targets: Targets) -> tuple[Statement, ...]:
 
 def _retention(targets: Targets) -> tuple[Statement, ...]:
     return (
-        Statement("ListBackups", ("s3:ListBucket", "s3:ListBucketVersions", "s3:GetBucketLocation"), (targets.backups,)),
+        Statement(
+            "ListBackups", ("s3:ListBucket", "s3:ListBucketVersions", "s3:GetBucketLocation"), (targets.backups,)
+        ),
         Statement(
             "DeleteBackups",
             ("s3:GetObject", "s3:GetObjectRetention", "s3:DeleteObject", "s3:DeleteObjectVersion"),

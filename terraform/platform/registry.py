@@ -60,9 +60,7 @@ def add_registry(stack: TerraformStack, environment: Environment, key: KmsKey) -
             name=f"{environment.cluster_name}/{image}",
             image_tag_mutability="IMMUTABLE",
             image_scanning_configuration=EcrRepositoryImageScanningConfiguration(scan_on_push=True),
-            encryption_configuration=[
-                EcrRepositoryEncryptionConfiguration(encryption_type="KMS", kms_key=key.arn)
-            ],
+            encryption_configuration=[EcrRepositoryEncryptionConfiguration(encryption_type="KMS", kms_key=key.arn)],
             force_delete=True,  # images are rebuilt from the repository's source; data is not
         )
         EcrLifecyclePolicy(stack, f"image-{image}-lifecycle", repository=repository.name, policy=_LIFECYCLE)

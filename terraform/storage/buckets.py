@@ -1,4 +1,4 @@
-"""A bucket as this platform wants it: versioned, encrypted, TLS only, closed to the public, logged, with a lifecycle."""
+"""A bucket as we want it: versioned, encrypted, TLS only, closed to the public, logged, with a lifecycle."""
 
 from dataclasses import dataclass
 
@@ -74,9 +74,7 @@ def add_log_bucket(stack: TerraformStack, environment: Environment, spec: Bucket
     return _closed_bucket(stack, name, spec, None, deliver)
 
 
-def add_bucket(
-    stack: TerraformStack, environment: Environment, spec: BucketSpec, key: KmsKey, logs: Bucket
-) -> Bucket:
+def add_bucket(stack: TerraformStack, environment: Environment, spec: BucketSpec, key: KmsKey, logs: Bucket) -> Bucket:
     """A bucket encrypted with `key` whose accesses are logged to `logs`."""
     bucket = _closed_bucket(stack, environment.bucket_name(spec.purpose), spec, key)
     S3BucketLoggingA(
@@ -95,7 +93,12 @@ def _closed_bucket(
 ) -> Bucket:
     id_ = spec.purpose
     bucket = S3Bucket(
-        stack, id_, bucket=name, object_lock_enabled=True if spec.lock else None, tags={"Name": name}, region=spec.region
+        stack,
+        id_,
+        bucket=name,
+        object_lock_enabled=True if spec.lock else None,
+        tags={"Name": name},
+        region=spec.region,
     )
     block = S3BucketPublicAccessBlock(
         stack,

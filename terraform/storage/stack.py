@@ -75,9 +75,7 @@ def _buckets(stack: TerraformStack, environment: Environment, replica_region: st
     # A version under lock cannot expire, so old versions of backups stay at least as long as the lock.
     locked_days = max(settings.noncurrent_days, settings.backup_lock.days)
     locked = replace(plain, purpose=f"backups{suffix}", noncurrent_days=locked_days, lock=settings.backup_lock)
-    logs = add_log_bucket(
-        stack, environment, replace(plain, purpose=f"logs{suffix}", expire_days=settings.log_days)
-    )
+    logs = add_log_bucket(stack, environment, replace(plain, purpose=f"logs{suffix}", expire_days=settings.log_days))
     return Buckets(
         key=key,
         data=add_bucket(stack, environment, plain, key, logs),
