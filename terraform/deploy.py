@@ -1,5 +1,6 @@
 """Plan and apply the stacks of an environment, in order."""
 
+import json
 from pathlib import Path
 
 import boto3
@@ -50,14 +51,13 @@ def apply_kind(kind: Kind, versions: Versions, tool: Tool, out: Path) -> None:
 
 
 def applied(environment: Environment, stack: str, session: boto3.Session) -> bool:
-    """Whether the stack has a state."""
+    """Whether the stack's state has resources; a destroyed stack's has none, and no outputs either."""
+    s3 = session.client("s3")
     try:
-        session.client("s3").head_object(Bucket=state_bucket(environment), Key=state_key(stack))
-    except ClientError as error:
-        if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
-            return False
-        raise
-    return True
+        state = s3.get_object(Bucket=state_bucket(environment), Key=state_key(stack))["Body"].read()
+    except s3.exceptions.NoSuchKey:
+        return False
+    return bool(json.loads(state)["resources"])
 
 
 def _check_state(environment: Environment, session: boto3.Session) -> None:

@@ -17,6 +17,9 @@ ENVIRONMENTS = Path(__file__).resolve().parent / "environments"
 INTERFACE_ENDPOINTS = ("ecr.api", "ecr.dkr", "sts")
 """AWS services reached inside the VPC: image pulls and credentials work, and cost no NAT traffic."""
 
+DATA_BUCKETS = ("data", "artifacts", "backups", "logs")
+"""Purposes of the buckets that outlive the platform; each has a `-replica` where there is a second region."""
+
 # The retention periods that CloudWatch Logs accepts, in days.
 RetentionDays = Literal[30, 60, 90, 180, 365, 731, 1827]
 Arn = Annotated[str, Field(pattern=r"^arn:aws:iam::\d{12}:(role|user)/[\w+=,.@/-]+$")]

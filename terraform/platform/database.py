@@ -13,6 +13,7 @@ from cdktn_provider_aws.kms_key import KmsKey
 from cdktn_provider_aws.security_group import SecurityGroup
 from cdktn_provider_aws.vpc_security_group_ingress_rule import VpcSecurityGroupIngressRule
 
+from terraform.platform.logs import add_log_group
 from terraform.platform.network import NetworkOutputs
 from terraform.policy import trust
 from terraform.settings import Database, Environment
@@ -58,6 +59,12 @@ def add_database(
             DbParameterGroupParameter(name="log_min_duration_statement", value="1000"),
         ],
     )
+    exports = ["postgresql", "upgrade"]
+    # RDS makes these groups itself, without retention or key, if they are not there first; and leaves them behind.
+    groups = [
+        add_log_group(stack, f"database-{export}-logs", f"/aws/rds/instance/{name}/{export}", environment, key)
+        for export in exports
+    ]
     database = DbInstance(
         stack,
         "database",
@@ -90,12 +97,13 @@ def add_database(
         performance_insights_kms_key_id=key.arn,
         monitoring_interval=60,
         monitoring_role_arn=_monitoring_role(stack, environment).arn,
-        enabled_cloudwatch_logs_exports=["postgresql", "upgrade"],
+        enabled_cloudwatch_logs_exports=exports,
         deletion_protection=environment.deletion_protection,
         skip_final_snapshot=False,
         # Each incarnation needs its own snapshot name; fixed at creation, so that plans do not change with the clock.
         final_snapshot_identifier=f"{name}-final-{Fn.formatdate('YYYYMMDDhhmmss', Fn.timestamp())}",
         lifecycle=TerraformResourceLifecycle(ignore_changes=["final_snapshot_identifier"]),
+        depends_on=list(groups),
     )
     return DatabaseOutputs(database.address, database.master_user_secret.get(0).secret_arn)
 

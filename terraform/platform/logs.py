@@ -27,10 +27,10 @@ def add_logs(stack: TerraformStack, environment: Environment, network: NetworkOu
     """The platform's KMS key, the log groups and the VPC's flow log."""
     key = _platform_key(stack, environment)
     # EKS writes to a group of this name, and makes it without retention or key if it is not there first.
-    control_plane = _group(
+    control_plane = add_log_group(
         stack, "control-plane-logs", f"/aws/eks/{environment.cluster_name}/cluster", environment, key
     )
-    flows = _group(stack, "flow-logs", f"/haetsal/{environment.cluster_name}/vpc-flow", environment, key)
+    flows = add_log_group(stack, "flow-logs", f"/haetsal/{environment.cluster_name}/vpc-flow", environment, key)
     _flow_log(stack, environment, network, flows)
     return Logs(key, control_plane)
 
@@ -47,6 +47,7 @@ def _platform_key(stack: TerraformStack, environment: Environment) -> KmsKey:
                     for prefix in (
                         f"/aws/eks/{environment.cluster_name}/*",
                         f"/haetsal/{environment.cluster_name}/*",
+                        f"/aws/rds/instance/{environment.cluster_name}-*",
                     )
                 ]
             }
@@ -66,7 +67,9 @@ def _platform_key(stack: TerraformStack, environment: Environment) -> KmsKey:
     return key
 
 
-def _group(stack: TerraformStack, id_: str, name: str, environment: Environment, key: KmsKey) -> CloudwatchLogGroup:
+def add_log_group(
+    stack: TerraformStack, id_: str, name: str, environment: Environment, key: KmsKey
+) -> CloudwatchLogGroup:
     return CloudwatchLogGroup(
         stack,
         id_,

@@ -1,0 +1,55 @@
+"""Who owns a bucket, and how to empty one of every version of every object."""
+
+from typing import TYPE_CHECKING, Literal
+
+import boto3
+from botocore.exceptions import ClientError
+
+from jobs.errors import RemoteError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+
+def bucket_owner(s3: "S3Client", name: str) -> Literal["us", "another account", "nobody"]:
+    """Whose the bucket name is. Raises ClientError for anything but S3's two ways to say no."""
+    try:
+        s3.head_bucket(Bucket=name)
+    except ClientError as error:
+        status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+        if status == 404:
+            return "nobody"
+        if status == 403:
+            return "another account"
+        raise
+    return "us"
+
+
+def empty_bucket(session: boto3.Session, name: str) -> int:
+    """Delete all versions and markers; governance locks are bypassed, as the caller has asked for it in writing.
+
+    Returns how many were deleted; a bucket that is not there has 0. Raises RemoteError if some are held by a lock.
+    """
+    s3 = session.client("s3")
+    if bucket_owner(s3, name) != "us":
+        return 0
+    deleted, held = 0, []
+    for page in s3.get_paginator("list_object_versions").paginate(Bucket=name):
+        rows = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
+        if not rows:
+            continue
+        answer = s3.delete_objects(
+            Bucket=name,
+            Delete={"Objects": [{"Key": r["Key"], "VersionId": r["VersionId"]} for r in rows], "Quiet": True},
+            BypassGovernanceRetention=True,
+        )
+        errors = answer.get("Errors", [])
+        held += errors
+        deleted += len(rows) - len(errors)
+    if held:
+        first = held[0]
+        raise RemoteError(
+            f"{name}: {deleted} versions deleted, {len(held)} are held by a lock, first {first['Key']} "
+            f"({first['Message']}); run again when the lock has ended (storage.backup_lock)"
+        )
+    return deleted
