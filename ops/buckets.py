@@ -1,20 +1,17 @@
 """Who owns a bucket, and how to empty one of every version of every object."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import boto3
 from botocore.exceptions import ClientError
 
 from jobs.errors import RemoteError
 
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
 
-
-def bucket_owner(s3: "S3Client", name: str) -> Literal["us", "another account", "nobody"]:
+def bucket_owner(session: boto3.Session, name: str) -> Literal["us", "another account", "nobody"]:
     """Whose the bucket name is. Raises ClientError for anything but S3's two ways to say no."""
     try:
-        s3.head_bucket(Bucket=name)
+        session.client("s3").head_bucket(Bucket=name)
     except ClientError as error:
         status = error.response["ResponseMetadata"]["HTTPStatusCode"]
         if status == 404:
@@ -30,9 +27,9 @@ def empty_bucket(session: boto3.Session, name: str) -> int:
 
     Returns how many were deleted; a bucket that is not there has 0. Raises RemoteError if some are held by a lock.
     """
-    s3 = session.client("s3")
-    if bucket_owner(s3, name) != "us":
+    if bucket_owner(session, name) != "us":
         return 0
+    s3 = session.client("s3")
     deleted, held = 0, []
     for page in s3.get_paginator("list_object_versions").paginate(Bucket=name):
         rows = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]

@@ -142,15 +142,14 @@ def check_quotas(environment: Environment, prices: Prices, session: boto3.Sessio
 
 def check_buckets(environment: Environment, session: boto3.Session) -> Iterable[Check]:
     """Bucket names are short enough, and free or already ours; the state bucket is there."""
-    s3 = session.client("s3")
     for purpose in DATA_BUCKETS:
         name = environment.bucket_name(purpose)
-        owner = bucket_owner(s3, name)
+        owner = bucket_owner(session, name)
         taken = owner == "another account"
         detail = f"{name} ({len(name)} of 63 characters) belongs to {owner}"
         yield Check(f"bucket {purpose}", detail, "choose another `project`" if taken else "")
     name = state_bucket(environment)
-    if bucket_owner(s3, name) == "us":
+    if bucket_owner(session, name) == "us":
         yield Check("state bucket", f"{name} is there")
     else:
         yield Check("state bucket", f"{name} is not there", f"run `make bootstrap ENV={environment.name}` once")

@@ -106,12 +106,11 @@ def _snapshots(environment: Environment, session: boto3.Session) -> Iterable[Lef
 
 
 def _buckets(environment: Environment, session: boto3.Session, data_deleted: bool) -> Iterable[Leftover]:
-    s3 = session.client("s3")
     kept = "" if data_deleted else f"data is spared without DELETE_DATA=yes-{environment.name}"
     suffixes = ("", "-replica") if environment.storage.replica_region else ("",)
     for purpose in (f"{bucket}{suffix}" for suffix in suffixes for bucket in DATA_BUCKETS):
         name = environment.bucket_name(purpose)
-        if bucket_owner(s3, name) == "us":
+        if bucket_owner(session, name) == "us":
             yield Leftover("bucket", name, kept)
-    if bucket_owner(s3, state_bucket(environment)) == "us":
+    if bucket_owner(session, state_bucket(environment)) == "us":
         yield Leftover("bucket", state_bucket(environment), "holds Terraform's state and its history")

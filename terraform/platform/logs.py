@@ -70,6 +70,7 @@ def _platform_key(stack: TerraformStack, environment: Environment) -> KmsKey:
 def add_log_group(
     stack: TerraformStack, id_: str, name: str, environment: Environment, key: KmsKey
 ) -> CloudwatchLogGroup:
+    """A log group with the environment's retention, encrypted with `key`."""
     return CloudwatchLogGroup(
         stack,
         id_,
