@@ -12,7 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from jobs.errors import HaetsalError
 from ops.buckets import bucket_owner
 from ops.kube_context import require_own_context
-from terraform.bootstrap import check_account
+from terraform.aws import check_account
 from terraform.node_pool import WORKLOADS, NodePool
 from terraform.settings import DATA_BUCKETS, Environment
 from terraform.state import state_bucket

@@ -13,7 +13,7 @@ from ops.buckets import empty_bucket
 from ops.cluster_teardown import ClusterTeardown
 from ops.kube_context import require_own_context
 from ops.leftovers import Leftover, find_leftovers
-from terraform.bootstrap import check_account
+from terraform.aws import aws_errors, check_account
 from terraform.deploy import applied
 from terraform.main import synth
 from terraform.settings import DATA_BUCKETS, Environment, load_environment
@@ -103,11 +103,12 @@ def run(name: str, confirmation: str | None, delete_data_flag: str | None) -> No
     environment = load_environment(name)
     delete_data = confirm(environment, confirmation, delete_data_flag)
     session = boto3.Session(region_name=environment.region)
-    check_account(environment, session)
-    context = require_own_context(environment, session)
     tool = find_tool(load_versions().terraform)
-    cluster = ClusterTeardown(context) if context else None
-    report(teardown(environment, session, tool, synth(environment), delete_data, cluster))
+    with aws_errors():
+        check_account(environment, session)
+        context = require_own_context(environment, session)
+        cluster = ClusterTeardown(context) if context else None
+        report(teardown(environment, session, tool, synth(environment), delete_data, cluster))
 
 
 if __name__ == "__main__":

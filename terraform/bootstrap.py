@@ -4,25 +4,12 @@ import json
 from typing import Any
 
 import boto3
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
 from jobs.errors import EnvironmentNotReady, RemoteError
+from terraform.aws import check_account
 from terraform.settings import Environment
 from terraform.state import state_bucket
-
-
-def check_account(environment: Environment, session: boto3.Session) -> str:
-    """The caller's ARN. Raises EnvironmentNotReady without credentials, or with those of another account."""
-    try:
-        caller = session.client("sts").get_caller_identity()
-    except (BotoCoreError, ClientError) as error:
-        raise EnvironmentNotReady(f"no usable AWS credentials: {error}; log in (aws sso login, AWS_PROFILE)") from None
-    if caller["Account"] != environment.account_id:
-        raise EnvironmentNotReady(
-            f"credentials are of account {caller['Account']}, but {environment.name}.yaml says account_id "
-            f'{environment.account_id}; switch credentials, or write account_id: "{caller["Account"]}"'
-        )
-    return str(caller["Arn"])
 
 
 def bootstrap(environment: Environment, session: boto3.Session) -> bool:

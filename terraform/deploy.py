@@ -7,7 +7,7 @@ import boto3
 from botocore.exceptions import ClientError
 
 from jobs.errors import EnvironmentNotReady
-from terraform.bootstrap import check_account
+from terraform.aws import check_account
 from terraform.kubernetes import apply_crds, write_context
 from terraform.settings import Environment, Kind
 from terraform.state import STACKS, state_bucket, state_key

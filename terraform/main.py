@@ -7,7 +7,14 @@ import boto3
 
 from jobs.cli import main
 from jobs.errors import UsageError
+from terraform import deploy
+from terraform.aws import aws_errors, check_account
+from terraform.bootstrap import bootstrap
+from terraform.estimate import report
+from terraform.kubernetes import apply_crds, write_context
 from terraform.settings import Environment, Kind, load_environment, load_kind
+from terraform.state import state_bucket
+from terraform.tool import find_tool, stack_folders
 from terraform.versions import ROOT, load_prices, load_versions
 
 
@@ -30,32 +37,42 @@ def synth(target: Environment | Kind) -> Path:
 
 def run(verb: str, target: Environment | Kind) -> None:
     """Do `verb` for `target`. Raises HaetsalError."""
-    from terraform import deploy
-    from terraform.bootstrap import bootstrap
-    from terraform.estimate import report
-    from terraform.kubernetes import apply_crds, write_context
-    from terraform.tool import find_tool, stack_folders
-
-    versions = load_versions()
     if verb == "synth":
         for folder in stack_folders(synth(target)).values():
             print(folder / "cdk.tf.json")
-    elif verb == "crds":
-        apply_crds(versions, target.kube_context if isinstance(target, Kind) else write_context(target))
     elif isinstance(target, Kind):
-        if verb != "apply":
-            raise UsageError(f"{verb} needs AWS; with PROFILE=kind there is: synth, apply, crds")
-        deploy.apply_kind(target, versions, find_tool(versions.terraform), synth(target))
+        _run_on_kind(verb, target)
     else:
-        session = boto3.Session(region_name=target.region)
-        if verb == "bootstrap":
-            made = bootstrap(target, session)
-            print(f"state bucket {'made' if made else 'was there; settings checked'}")
-        elif verb == "plan":
-            print(report(target, load_prices()))
-            deploy.plan(target, find_tool(versions.terraform), synth(target), session)
-        else:
-            deploy.apply(target, versions, find_tool(versions.terraform), synth(target), session)
+        with aws_errors():
+            _run_on_aws(verb, target)
+
+
+def _run_on_kind(verb: str, kind: Kind) -> None:
+    versions = load_versions()
+    if verb == "crds":
+        apply_crds(versions, kind.kube_context)
+    elif verb == "apply":
+        deploy.apply_kind(kind, versions, find_tool(versions.terraform), synth(kind))
+    else:
+        raise UsageError(f"{verb} needs AWS; with PROFILE=kind there is: synth, apply, crds")
+
+
+def _run_on_aws(verb: str, environment: Environment) -> None:
+    versions = load_versions()
+    session = boto3.Session(region_name=environment.region)
+    if verb == "bootstrap":
+        made = bootstrap(environment, session)
+        print(
+            f"state bucket {state_bucket(environment)}: {'made' if made else 'checked'}"
+        )
+    elif verb == "crds":
+        check_account(environment, session)
+        apply_crds(versions, write_context(environment))
+    elif verb == "plan":
+        print(report(environment, load_prices()))
+        deploy.plan(environment, find_tool(versions.terraform), synth(environment), session)
+    else:
+        deploy.apply(environment, versions, find_tool(versions.terraform), synth(environment), session)
 
 
 def arguments(description: str, *verbs: str) -> tuple[str, Environment | Kind]:

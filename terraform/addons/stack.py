@@ -67,6 +67,7 @@ def kind_addons_stack(app: App, kind: Kind, versions: Versions) -> None:
     stack = TerraformStack(app, "addons")
     backend = {"secret_suffix": "haetsal-addons", "namespace": "default", "config_path": "~/.kube/config"}
     stack.add_override("terraform.backend.kubernetes", {**backend, "config_context": kind.kube_context})
+    stack.add_override("terraform.backend.local", None)  # what cdktn adds to a stack without one of its own backends
     HelmProvider(
         stack,
         "helm",
