@@ -10,7 +10,9 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from terraform.bootstrap import bootstrap
 from terraform.settings import ENVIRONMENTS, Environment, load_environment, load_kind
+from terraform.state import state_bucket
 from terraform.versions import ROOT, Prices, Versions, load_prices, load_versions
 from tests.terraform.stacks import Stack
 
@@ -106,3 +108,25 @@ def with_account(folder: Path, name: str) -> Environment:
 @pytest.fixture
 def session(aws, dev) -> boto3.Session:
     return boto3.Session(region_name=dev.region)
+
+
+@pytest.fixture
+def lab(environments, aws) -> Environment:
+    """The tests' environment, whose account is the emulator's."""
+    return environments["lab"]
+
+
+@pytest.fixture
+def lab_session(lab) -> boto3.Session:
+    return boto3.Session(region_name=lab.region)
+
+
+@pytest.fixture
+def state(lab, lab_session, monkeypatch) -> str:
+    """The lab's state bucket in the emulator, usable by the real binary."""
+    bootstrap(lab, lab_session)
+    # moto applies a Deny without looking at its condition (TLS only), and has no host name per bucket.
+    lab_session.client("s3").delete_bucket_policy(Bucket=state_bucket(lab))
+    monkeypatch.setenv("TF_CLI_ARGS_init", "-backend-config=use_path_style=true")
+    monkeypatch.setenv("TF_IN_AUTOMATION", "1")
+    return state_bucket(lab)
