@@ -1,5 +1,6 @@
 """Who owns a bucket, and how to empty one of every version of every object."""
 
+from itertools import chain
 from typing import Literal
 
 import boto3
@@ -31,18 +32,18 @@ def empty_bucket(session: boto3.Session, name: str) -> int:
         return 0
     s3 = session.client("s3")
     deleted, held = 0, []
-    for page in s3.get_paginator("list_object_versions").paginate(Bucket=name):
-        rows = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
-        if not rows:
-            continue
-        answer = s3.delete_objects(
-            Bucket=name,
-            Delete={"Objects": [{"Key": r["Key"], "VersionId": r["VersionId"]} for r in rows], "Quiet": True},
-            BypassGovernanceRetention=True,
-        )
-        errors = answer.get("Errors", [])
-        held += errors
-        deleted += len(rows) - len(errors)
+    rows: list[dict[str, str]] = []
+    for page in chain(s3.get_paginator("list_object_versions").paginate(Bucket=name), [{}]):
+        # One page behind: the next page is asked for from a version that must still be there.
+        if rows:
+            answer = s3.delete_objects(
+                Bucket=name, Delete={"Objects": rows, "Quiet": True}, BypassGovernanceRetention=True
+            )
+            errors = answer.get("Errors", [])
+            held += errors
+            deleted += len(rows) - len(errors)
+        found = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
+        rows = [{"Key": row["Key"], "VersionId": row["VersionId"]} for row in found]
     if held:
         first = held[0]
         raise RemoteError(

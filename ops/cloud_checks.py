@@ -88,7 +88,7 @@ def check_zones(environment: Environment, session: boto3.Session) -> Check:
 
 
 def check_offerings(environment: Environment, session: boto3.Session) -> Iterable[Check]:
-    """Every pool has a zone that offers one of its instance types."""
+    """Every instance type of a pool is offered in each of its zones, or nodes there never start."""
     wanted = sorted({name for pool in environment.node_pools for name in pool.instance_types})
     pages = session.client("ec2").get_paginator("describe_instance_type_offerings")
     offered = defaultdict(set)
@@ -98,13 +98,13 @@ def check_offerings(environment: Environment, session: boto3.Session) -> Iterabl
             offered[row["InstanceType"]].add(row["Location"][len(environment.region) :])
     for pool in environment.node_pools:
         zones = set(pool.zones or environment.network.zones)
-        absent = [name for name in pool.instance_types if not offered[name] & zones]
-        where = f"in zones {', '.join(sorted(zones))}"
+        common = set.intersection(*(offered[name] for name in pool.instance_types))
+        absent = [f"{name} in {zone}" for name in pool.instance_types for zone in sorted(zones - offered[name])]
         if absent:
-            fix = "name other instance_types or zones (aws ec2 describe-instance-type-offerings)"
-            yield Check(f"pool {pool.name}", f"{', '.join(absent)} not offered {where}", fix)
+            fix = f"set the pool's zones (all its types are in {sorted(common) or 'no zone'}) or other instance_types"
+            yield Check(f"pool {pool.name}", f"not offered: {', '.join(absent)}", fix)
         else:
-            yield Check(f"pool {pool.name}", f"{', '.join(pool.instance_types)} offered {where}")
+            yield Check(f"pool {pool.name}", f"{', '.join(pool.instance_types)} in {', '.join(sorted(zones))}")
 
 
 def required_vcpus(environment: Environment, prices: Prices) -> dict[tuple[str, str], int]:

@@ -21,7 +21,7 @@ class ClusterTeardown:
     def delete_ray(self) -> None:
         """Delete every Ray workload, so that no autoscaler and no operator works against what follows."""
         for kind in RAY_KINDS:
-            if self._kubectl("get", "crd", kind, "--ignore-not-found", "--output=name"):
+            if self._kubectl("get", "customresourcedefinitions", kind, "--ignore-not-found", "--output=name"):
                 self._delete(kind, "--all", "--all-namespaces")
 
     def delete_load_balancers(self) -> None:
@@ -49,9 +49,7 @@ class ClusterTeardown:
         command = ["kubectl", f"--context={self.context}", verb, *arguments]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            said = done.stderr.strip().splitlines()
-            raise RemoteError(
-                f"kubectl {verb} {arguments[0]}: {said[-1] if said else 'failed'}; if it timed out, "
-                f"a finalizer holds an object: look at `kubectl --context={self.context} get {arguments[0]} -A -o yaml`"
-            )
+            said = (done.stderr.strip().splitlines() or ["failed"])[-1]
+            look = f"a finalizer holds it: see `kubectl --context={self.context} get {arguments[0]} -A -o yaml`"
+            raise RemoteError(f"kubectl {verb} {arguments[0]}: {said}{'; ' + look if 'timed out' in said else ''}")
         return done.stdout

@@ -62,9 +62,7 @@ def _run_on_aws(verb: str, environment: Environment) -> None:
     session = boto3.Session(region_name=environment.region)
     if verb == "bootstrap":
         made = bootstrap(environment, session)
-        print(
-            f"state bucket {state_bucket(environment)}: {'made' if made else 'checked'}"
-        )
+        print(f"state bucket {state_bucket(environment)}: {'made' if made else 'checked'}")
     elif verb == "crds":
         check_account(environment, session)
         apply_crds(versions, write_context(environment))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import boto3
 import pytest
+import yaml
 from moto.server import ThreadedMotoServer
 
 from terraform.bootstrap import bootstrap
@@ -130,3 +131,27 @@ def state(lab, lab_session, monkeypatch) -> str:
     monkeypatch.setenv("TF_CLI_ARGS_init", "-backend-config=use_path_style=true")
     monkeypatch.setenv("TF_IN_AUTOMATION", "1")
     return state_bucket(lab)
+
+
+@pytest.fixture
+def kubeconfig(tmp_path, monkeypatch):
+    """Write contexts, name to server, as the user's kubeconfig."""
+    path = tmp_path / "kubeconfig"
+    monkeypatch.setenv("KUBECONFIG", str(path))
+
+    def write(**servers: str) -> None:
+        names = list(servers)
+        path.write_text(
+            yaml.safe_dump(
+                {
+                    "apiVersion": "v1",
+                    "kind": "Config",
+                    "clusters": [{"name": n, "cluster": {"server": servers[n]}} for n in names],
+                    "contexts": [{"name": n, "context": {"cluster": n, "user": n}} for n in names],
+                    "users": [{"name": n, "user": {}} for n in names],
+                }
+            )
+        )
+
+    write()
+    return write

@@ -57,7 +57,7 @@ def test_labels_taints_and_tags_of_each_pool(name, pool_name, stacks, environmen
 
 
 def test_the_seeds_pools_are_there(environments):
-    """Issue: labels gpu-training and gpu-inference, preprocessing on spot from 0 to 10, system and inference on demand."""
+    """Preprocessing on spot from 0 to 10, system and inference on demand, training of several types from 0."""
     for name in ("dev", "prod"):
         pools = {p.name: p for p in environments[name].node_pools}
         assert (pools["preprocessing"].min, pools["preprocessing"].max) == (0, 10)

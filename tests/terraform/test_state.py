@@ -51,7 +51,9 @@ def test_bootstrap_repairs_a_bucket_that_was_opened(lab, lab_session):
 
 
 def test_another_account_is_refused_with_the_line_to_write(environments, session):
-    with pytest.raises(EnvironmentNotReady, match=r'dev\.yaml says account_id 000000000000.*account_id: "123456789012"'):
+    with pytest.raises(
+        EnvironmentNotReady, match=r'dev\.yaml says account_id 000000000000.*account_id: "123456789012"'
+    ):
         bootstrap(environments["dev"], session)
     assert session.client("s3").list_buckets()["Buckets"] == []
 
