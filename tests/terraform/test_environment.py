@@ -107,8 +107,8 @@ CASES = {
     "no system pool": ("node_pools.0.min", 0, "node_pools: no pool has workload: system"),
     "pool outside the network": (
         "node_pools.1.zones",
-        ["d"],
-        "node_pools: pool 'training': zone 'd' is not in network.zones",
+        ["b"],
+        "node_pools: pool 'training': zone 'b' is not in network.zones",
     ),
     "EFA over zones": (
         "node_pools.1",
