@@ -33,6 +33,7 @@ class KubeApi:
         self.version = 1
         self.changed = Condition()
         self.url = ""
+        self.released = False
 
     def add(self, plural: str, name: str, namespace: str = "", held: bool = False, **spec: object) -> None:
         """An object that goes FINALIZER_S after it is deleted, or, if `held`, when it is released."""
@@ -63,11 +64,16 @@ class KubeApi:
                 self._touch()
 
     def release_volumes(self) -> None:
-        """What happens when the pods that use them are gone: marked claims go, then their disks."""
+        """What happens when the pods that use them are gone: marked claims go; their disks go once someone waits."""
         for key in [k for k, o in self.objects.items() if "deletionTimestamp" in o["metadata"]]:
             self.remove(key)
-        for key in [k for k in self.objects if k[0] == "persistentvolumes"]:
-            Timer(FINALIZER_S, self.remove, [key]).start()
+        self.released = True
+
+    def watched(self, plural: str) -> None:
+        """A disk goes only while it is watched: a teardown that does not wait leaves it, however slow the rest is."""
+        if plural == "persistentvolumes" and self.released:
+            for key in [k for k in self.objects if k[0] == plural]:
+                Timer(FINALIZER_S, self.remove, [key]).start()
 
     def selected(self, plural: str, namespace: str, name: str) -> list[dict[str, Any]]:
         return [
@@ -128,6 +134,7 @@ def serve() -> Iterator[KubeApi]:
             self.send_response(200)
             self.send_header("Connection", "close")
             self.end_headers()
+            api.watched(plural)
             with api.changed:
                 before = api.selected(plural, namespace, name)
                 while before:
