@@ -17,7 +17,6 @@ from terraform.versions import Versions
 
 def plan(environment: Environment, tool: Tool, out: Path, session: boto3.Session) -> None:
     """Plan every stack whose predecessors are applied; a later one reads outputs that do not exist yet."""
-    _check_state(environment, session)
     waits_for = ""
     for name, folder in stack_folders(out).items():
         if waits_for:
@@ -31,9 +30,8 @@ def plan(environment: Environment, tool: Tool, out: Path, session: boto3.Session
             waits_for = name
 
 
-def apply(environment: Environment, versions: Versions, tool: Tool, out: Path, session: boto3.Session) -> None:
+def apply(environment: Environment, versions: Versions, tool: Tool, out: Path) -> None:
     """Apply storage, platform, CRDs, add-ons. The tool asks before each; TF_CLI_ARGS_apply=-auto-approve says yes."""
-    _check_state(environment, session)
     folders = stack_folders(out)
     for name in STACKS:
         if name == "addons":
@@ -60,7 +58,8 @@ def applied(environment: Environment, stack: str, session: boto3.Session) -> boo
     return bool(json.loads(state)["resources"])
 
 
-def _check_state(environment: Environment, session: boto3.Session) -> None:
+def check_state(environment: Environment, session: boto3.Session) -> None:
+    """Right account, and a place for the state. Raises EnvironmentNotReady."""
     check_account(environment, session)
     try:
         session.client("s3").head_bucket(Bucket=state_bucket(environment))

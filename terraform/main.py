@@ -66,11 +66,16 @@ def _run_on_aws(verb: str, environment: Environment) -> None:
     elif verb == "crds":
         check_account(environment, session)
         apply_crds(versions, write_context(environment))
-    elif verb == "plan":
-        print(report(environment, load_prices()))
-        deploy.plan(environment, find_tool(versions.terraform), synth(environment), session)
     else:
-        deploy.apply(environment, versions, find_tool(versions.terraform), synth(environment), session)
+        if verb == "plan":
+            print(report(environment, load_prices()), flush=True)
+        tool = find_tool(versions.terraform)
+        deploy.check_state(environment, session)
+        out = synth(environment)
+        if verb == "plan":
+            deploy.plan(environment, tool, out, session)
+        else:
+            deploy.apply(environment, versions, tool, out)
 
 
 def arguments(description: str, *verbs: str) -> tuple[str, Environment | Kind]:

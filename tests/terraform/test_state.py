@@ -66,9 +66,9 @@ def test_no_credentials_is_said(lab, monkeypatch):
         bootstrap(lab, boto3.Session(region_name=lab.region))
 
 
-def test_plan_before_bootstrap_says_what_to_run(lab, lab_session, tmp_path):
+def test_before_bootstrap_it_says_what_to_run(lab, lab_session):
     with pytest.raises(EnvironmentNotReady, match="run `make bootstrap ENV=lab` once"):
-        deploy.plan(lab, Tool("unused", (1, 10, 0)), tmp_path, lab_session)
+        deploy.check_state(lab, lab_session)
 
 
 # --- the real binary ------------------------------------------------------------------------------------------------
