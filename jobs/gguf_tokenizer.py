@@ -2,10 +2,11 @@
 
 transformers 5.17 reads most of them correctly, but makes a Unigram tokenizer of Gemma's (`GGUFGemmaConverter`). Gemma's
 vocabulary is byte-pair encoding made with SentencePiece, and its scores are not log probabilities but the order of the
-merges: 0, -1, -2, … Unigram splits Korean almost into characters with them, and the model no longer understands it
-(perplexity 162 where the right pieces give 18). So the merges are rebuilt here from pieces and scores, as llama.cpp
-does when it runs such a file (`llm_tokenizer_spm`: of all neighbours that together are a piece, the best score is joined
-first) and as transformers does with the original SentencePiece file (`generate_merges`).
+merges: 0, -1, -2, … With them Unigram splits 수도는 into 수+도는 instead of 수도+는, and the model reads Korean worse
+(measured: perplexity 636 instead of 96 on "대한민국의 수도는 서울이다.", 21.6 instead of 17.9 on article 1 of the
+constitution). So the merges are rebuilt here from pieces and scores, as llama.cpp does when it runs such a file
+(`llm_tokenizer_spm`: of all neighbours that together are a piece, the best score is joined first) and as transformers
+does with the original SentencePiece file (`generate_merges`).
 """
 
 from __future__ import annotations
@@ -76,9 +77,7 @@ def _gemma_tokenizer(metadata: dict[str, Any]) -> PreTrainedTokenizerBase:
         types=metadata["tokenizer.ggml.token_type"],
     )
     names = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
-    special = {
-        f"{short}_token": pieces.texts[metadata[f"tokenizer.ggml.{long}_token_id"]] for short, long in names.items()
-    }
+    special = {f"{ours}_token": pieces.texts[metadata[f"tokenizer.ggml.{its}_token_id"]] for ours, its in names.items()}
     adds_bos = metadata.get("tokenizer.ggml.add_bos_token", True)  # Gemma's own habit
     return PreTrainedTokenizerFast(
         tokenizer_object=bpe_tokenizer(pieces, special["unk_token"], special["bos_token"] if adds_bos else None),
@@ -100,8 +99,8 @@ def bpe_tokenizer(pieces: Pieces, unk_token: str, leading_token: str | None) -> 
 
     vocabulary = {text: index for index, text in enumerate(pieces.texts)}
     scores = {
-        t: score
-        for t, score, kind in zip(pieces.texts, pieces.scores, pieces.types, strict=True)
+        text: score
+        for text, score, kind in zip(pieces.texts, pieces.scores, pieces.types, strict=True)
         if kind == PieceType.NORMAL
     }
     merges = generate_merges(vocabulary, scores, skip_tokens=vocabulary.keys() - scores.keys())

