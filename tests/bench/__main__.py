@@ -95,7 +95,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", choices=[[], *known], help="default: all")
     chosen = parser.parse_args().names or list(known)
-    figures = [figure for name in chosen for figure in known[name]()]
+    figures = []
+    for name in chosen:
+        for figure in known[name]():
+            print(f"{figure.name}: {figure.value}", file=sys.stderr)
+            figures.append(figure)
     print("\n| what | measured | bar | |\n|---|---|---|---|")
     for f in figures:
         print(f"| {f.name} | {f.value} | {f.bar} | {'met' if f.met else 'MISSED'} |")

@@ -65,12 +65,13 @@ def padding_gain() -> tuple[float, float]:
         for start in starts:
             batch = rows[start : start + size]
             wide = width or max(len(row["input_ids"]) for row in batch)
-            ids = torch.full((size, wide), tokenizer.pad_token_id)
+            ids = torch.full((size, wide), tokenizer.eos_token_id)
+            mask = torch.zeros((size, wide), dtype=torch.long)
             labels = torch.full((size, wide), -100)
             for i, row in enumerate(batch):
                 ids[i, : len(row["input_ids"])] = torch.tensor(row["input_ids"])
+                mask[i, : len(row["input_ids"])] = 1
                 labels[i, : len(row["labels"])] = torch.tensor(row["labels"])
-            mask = ids != tokenizer.pad_token_id
             model(input_ids=ids, attention_mask=mask, labels=labels).loss.backward()
             tokens += sum(len(row["input_ids"]) for row in batch)
         return tokens / (time.perf_counter() - started)
