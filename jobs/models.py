@@ -7,7 +7,6 @@ ships inside an installed Python package. The last is converted once and cached 
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
 import sys
 import tempfile
@@ -48,7 +47,8 @@ def identity(folder: Path) -> str:
     import hashlib
 
     digest = hashlib.sha256()
-    for file in sorted(p for p in folder.iterdir() if p.suffix in {".safetensors", ".json"} and p.name != "manifest.json"):
+    files = (p for p in folder.iterdir() if p.suffix in {".safetensors", ".json"} and p.name != "manifest.json")
+    for file in sorted(files):
         digest.update(f"{file.name} {sha256_file(file)}\n".encode())
     return digest.hexdigest()
 
@@ -152,7 +152,7 @@ def _built_once(target: Path) -> Iterator[Path | None]:
         try:
             yield scratch
             write_manifest(scratch)
-            os.replace(scratch, target)
+            scratch.replace(target)
         except OSError as error:
             raise EnvironmentNotReady(f"{target.parent}: converting the model failed ({error.strerror})") from None
         finally:

@@ -19,7 +19,7 @@ from jobs.errors import HaetsalError, UsageError
 from jobs.runs import Run
 from jobs.settings import Settings
 from jobs.storage import Storage
-from jobs.training import launch, plan
+from jobs.training import checkpoints, launch, plan
 from jobs.training.progress import ProgressDisplay
 
 
@@ -48,7 +48,13 @@ def main() -> None:
         storage.check_writable()
         run = Run.create(storage, "train", settings.to_yaml(tree))
     print(f"run {run.id}\n  {run.address()}")
-    _summarise(run, train(tree, run))
+    try:
+        result = train(tree, run)
+    except UsageError:
+        if not arguments.resume and not checkpoints.steps(run):
+            storage.delete_tree(run.path())  # bad input that only shows once the model is there leaves no run behind
+        raise
+    _summarise(run, result)
 
 
 def train(tree: Settings, run: Run) -> dict[str, Any]:
@@ -61,6 +67,8 @@ def train(tree: Settings, run: Run) -> dict[str, Any]:
             start = launch.run_on_workers if tree.scaling.workers else launch.run_here
             with ProgressDisplay() as display:
                 result = start(tree, run, display.point)
+        except UsageError:
+            raise  # trying again would end the same way
         except (HaetsalError, KeyboardInterrupt):
             print(f"go on with: make train RESUME={run.id}", file=sys.stderr)
             raise

@@ -32,8 +32,9 @@ def check_scaling(settings: Settings) -> None:
     wanted = scaling.workers * scaling.cpus_per_worker
     if wanted > cores:
         raise UsageError(
-            f"scaling: {scaling.workers} workers × {scaling.cpus_per_worker:g} CPUs need {wanted:g} cores, this machine "
-            f"has {cores}; lower scaling.workers or scaling.cpus_per_worker, or set RAY_ADDRESS to use a cluster"
+            f"scaling: {scaling.workers} workers × {scaling.cpus_per_worker:g} CPUs need {wanted:g} cores, this "
+            f"machine has {cores}; lower scaling.workers or scaling.cpus_per_worker, or set RAY_ADDRESS "
+            "to use a cluster"
         )
 
 

@@ -10,7 +10,8 @@ from typing import Any
 from jobs.dataset import Prepared
 from jobs.settings import Settings
 
-_ACTIVATION_BYTES = 34  # per token, layer and hidden unit in 16 bit, without recomputation (Korthikanti et al. 2022, eq. 1)
+_ACTIVATION_BYTES = 34
+"""Per token, layer and hidden unit in 16 bit, without recomputation (Korthikanti et al. 2022, eq. 1)."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,15 @@ def make(settings: Settings, folder: Path, data: Prepared, run_address: str) -> 
     warmup = train.warmup if train.warmup >= 1 else math.ceil(train.warmup * steps)
 
     def line(name: str, value: int | float | str, source: str, text: str | None = None) -> Line:
-        return Line(name, value, text if text is not None else f"{value:,}" if not isinstance(value, str) else value, source)
+        return Line(name, value, text or (value if isinstance(value, str) else f"{value:,}"), source)
 
     return Plan(
         (
             line("model", settings.model.source, "model.source"),
             line("device", device, "this machine"),
-            line("workers", settings.scaling.workers, "scaling.workers", f"{settings.scaling.workers or 'this process'}"),
+            line(
+                "workers", settings.scaling.workers, "scaling.workers", f"{settings.scaling.workers or 'this process'}"
+            ),
             line("base_parameters", base, "the model's config.json"),
             line("trained_parameters", trained, f"lora.{settings.lora.method}", f"{trained:,} ({trained / base:.2%})"),
             line("rows", rows, "data.source"),

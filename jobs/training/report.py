@@ -67,7 +67,7 @@ def compare(
         base = score(base_model, rows, size, tokenizer.pad_token_id)
         base_answers = _answer(base_model, tokenizer, prompts, limit)
     answers = (
-        Answers(_last_user(p), p.reference, b, t) for p, b, t in zip(prompts, base_answers, trained_answers, strict=True)
+        Answers(p.text, p.reference, b, t) for p, b, t in zip(prompts, base_answers, trained_answers, strict=True)
     )
     return Comparison(base, trained, tuple(answers))
 
@@ -85,7 +85,7 @@ def publish(run: Run, result: dict[str, Any], comparison: Comparison, events: Ev
 
 
 def curve(events: EventLog) -> dict[str, dict[int, float]]:
-    """`{"loss": {step: value}, "eval_loss": {…}}`; of a step that was repeated after a restart the last value counts."""
+    """`{"loss": {step: value}, "eval_loss": {…}}`; of a step repeated after a restart the last value counts."""
     lines: dict[str, dict[int, float]] = {"loss": {}, "eval_loss": {}}
     for event in events.read():
         if event.kind == "metrics":
@@ -120,9 +120,9 @@ def _answer(
 
     if not prompts:
         return []
-    encoded = tokenizer.pad(
-        [{"input_ids": p.input_ids} for p in prompts], padding_side="left", return_tensors="pt"
-    ).to(model.device)
+    encoded = tokenizer.pad([{"input_ids": p.input_ids} for p in prompts], padding_side="left", return_tensors="pt").to(
+        model.device
+    )
     model.eval()
     with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=is_half(model)):
         output = model.generate(
@@ -130,10 +130,6 @@ def _answer(
         )
     answers = output[:, encoded["input_ids"].shape[1] :]
     return [text.strip() for text in tokenizer.batch_decode(answers, skip_special_tokens=True)]
-
-
-def _last_user(prompt: Prompt) -> str:
-    return prompt.text
 
 
 def _markdown(run_id: str, result: dict[str, Any], comparison: Comparison) -> str:
