@@ -267,7 +267,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 def _parse_yaml(text: str, where: str) -> dict[str, Any]:
     try:
-        tree = yaml.load(text, _Loader)  # noqa: S506  (a SafeLoader)
+        tree = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise UsageError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
     if tree is None:
@@ -295,7 +295,7 @@ def _assign(tree: dict[str, Any], item: str) -> None:
         if not isinstance(tree, dict):
             raise UsageError(f"SET {item!r}: {parent} is a value, not a section")
     try:
-        value = yaml.load(raw, _Loader)  # noqa: S506
+        value = yaml.load(raw, _Loader)
     except yaml.YAMLError:
         value = raw
     tree[leaf] = value

@@ -95,17 +95,16 @@ def make(settings: Settings, folder: Path, data: Prepared, run_address: str) -> 
 def _parameters(settings: Settings, folder: Path) -> tuple[int, int, int, int]:
     """Parameters of the base and of what is trained, layers, hidden size; counted on a model without storage."""
     import torch
-    from peft import get_peft_model
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from jobs.backends.peft import lora_config
+    from jobs.backends.peft import with_adapter
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=settings.model.trust_remote_code)
     with torch.device("meta"):
         model: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=settings.model.trust_remote_code)
         base = sum(p.numel() for p in model.parameters())
         if settings.lora.method != "full":
-            model = get_peft_model(model, lora_config(settings.lora))
+            model = with_adapter(model, settings.lora)
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     text = config.get_text_config()
     return base, trained, int(text.num_hidden_layers), int(text.hidden_size)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.backends import Backend
 from jobs.dataset import Prepared, Prompt
+from jobs.redact import redact
 from jobs.runs import EventLog, Run
 from jobs.settings import Settings
 from jobs.training.scoring import Score, score
@@ -78,8 +79,8 @@ def publish(run: Run, result: dict[str, Any], comparison: Comparison, events: Ev
     with tempfile.TemporaryDirectory() as scratch:
         target = Path(scratch)
         text = json.dumps({"result": result, "answers": answers}, ensure_ascii=False, indent=2, default=str)
-        (target / "report.json").write_text(text + "\n", encoding="utf-8")
-        (target / "report.md").write_text(_markdown(run.id, result, comparison), encoding="utf-8")
+        (target / "report.json").write_text(redact(text) + "\n", encoding="utf-8")
+        (target / "report.md").write_text(redact(_markdown(run.id, result, comparison)), encoding="utf-8")
         plot_curve(curve(events), result["base_loss"], target / "loss.png")
         run.storage.publish_tree(target, run.path("report"))
 

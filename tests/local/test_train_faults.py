@@ -14,7 +14,8 @@ from typing import Any
 
 import psutil
 import pytest
-from commands import Command, Done, Started, checkpoint_steps, kinds, losses, overrides
+from commands import Command, Done, Started, checkpoint_steps, conversations, kinds, losses, overrides
+from rows import jsonl
 from safetensors.torch import load_file, save_file
 
 from jobs.runs import Run, read_events, run_ids
@@ -90,7 +91,7 @@ def ray_workers(driver: subprocess.Popen[str]) -> list[psutil.Process]:
 
 
 def test_killed_worker_is_replaced_and_goes_on_from_the_last_checkpoint(start: Callable[..., Started]) -> None:
-    started = start(scaling__workers=2, train__epochs=60, train__checkpoint_every_steps=20)  # 300 steps
+    started = start(scaling__workers=2, train__epochs=24, train__checkpoint_every_steps=20)  # 120 steps
     run = started.run()
     started.wait_for(lambda: len(checkpoint_steps(run)) >= 2)
     workers = ray_workers(started.process)
@@ -110,9 +111,9 @@ def test_killed_worker_is_replaced_and_goes_on_from_the_last_checkpoint(start: C
     assert first_again in range(last - 20, last + 2)
     assert first_again > 1
     result = run.result()
-    assert result["steps"] == 300
+    assert result["steps"] == 120
     assert result["eval_loss"] < result["base_loss"]
-    assert sorted(losses(run)) == list(range(1, 301))
+    assert sorted(losses(run)) == list(range(1, 121))
 
 
 def signalled(command: Command, root: Path, signals: int, **values: Any) -> Done:
@@ -172,11 +173,11 @@ def test_checkpoint_that_was_cut_off_is_passed_over(
 def test_run_away_loss_ends_the_run_with_the_reason(command: Command, tmp_path: Path) -> None:
     done = command.train(
         tmp_path,
+        lora__method="full",
         train__learning_rate=1,
-        train__schedule="constant",
-        train__warmup=0,
-        train__epochs=30,
-        train__max_grad_norm=1000,
+        train__schedule="linear",
+        train__warmup=40,  # it learns first
+        train__epochs=10,
         train__max_loss_ratio=1.5,
     )
 
@@ -238,14 +239,17 @@ def test_no_secret_is_written_anywhere(start: Callable[..., Started], tmp_path: 
         "AWS_SECRET_ACCESS_KEY": "aws/S3cretKeyThatNobodyMaySee0123456789",
         "MLFLOW_TRACKING_PASSWORD": "mlflow-passw0rd-of-a-user",
     }
-    # A prompt that holds one reaches the report and the events through the data.
-    done = start(secrets, train__epochs=1, tracking__experiment=secrets["HF_TOKEN"]).finish()
+    rows = conversations(49)
+    for row in rows:
+        row["messages"][0]["content"] += " " + secrets["AWS_SECRET_ACCESS_KEY"]
+    data = jsonl(tmp_path / "rows.jsonl", *rows)
+    done = start(secrets, train__epochs=1, eval__generations=5, data__source=data).finish()
 
     assert done.exit_code == 0, done.err
     written = [path for path in (tmp_path / "root").rglob("*") if path.is_file()]
     assert any(path.name == "mlflow.db" for path in written)
     everything = b"".join(path.read_bytes() for path in written) + (done.out + done.err).encode()
-    assert len(everything) > 100_000
+    assert b"[redacted]" in everything, "the report shows no prompt, so nothing was to be kept out"
     for secret in secrets.values():
         assert secret.encode() not in everything
 
