@@ -208,14 +208,12 @@ def load(config: Path | None = None, overrides: str = "") -> Settings:
     Raises UsageError naming file, key and remedy for anything that is not a valid tree.
     """
     tree = _read_yaml(config) if config else {}
-    where = str(config) if config else "defaults"
     for item in _split(overrides):
         if item.startswith("@"):
             _merge(tree, _read_yaml(Path(item[1:])))
         else:
             _assign(tree, item)
-        where = f"{where} + SET {item}"
-    return from_tree(tree, where)
+    return from_tree(tree, f"{config or 'defaults'}{' + SET' if overrides else ''}")
 
 
 def from_tree(tree: dict[str, Any], where: str) -> Settings:

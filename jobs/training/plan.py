@@ -43,7 +43,7 @@ class Plan:
         table = Table("plan", "value", "from", box=None, pad_edge=False)
         for item in self.lines:
             table.add_row(item.name.replace("_", " "), item.text, item.source)
-        console = Console(highlight=False, markup=False, soft_wrap=True)
+        console = Console(highlight=False, markup=False, soft_wrap=True, width=1000)  # long paths are not folded
         console.print(table)
         console.print(self.preview)
 
@@ -55,7 +55,8 @@ def make(settings: Settings, folder: Path, data: Prepared, run_address: str) -> 
     train, world = settings.train, max(1, settings.scaling.workers)
     rows_per_step = train.batch_size * train.gradient_accumulation * world
     rows = len(data.train)
-    steps = train.max_steps or math.ceil(rows / rows_per_step * train.epochs)
+    steps_per_epoch = math.ceil(rows / rows_per_step)  # the last step of an epoch takes what rows are left
+    steps = train.max_steps or math.ceil(steps_per_epoch * train.epochs)
     lengths = [len(ids) for ids in data.train["input_ids"]]
     tokens = sum(lengths)
     base, trained, layers, hidden = _parameters(settings, folder)
@@ -81,9 +82,9 @@ def make(settings: Settings, folder: Path, data: Prepared, run_address: str) -> 
             line("longest_row_tokens", max(lengths), f"data.max_length={settings.data.max_length}"),
             line("packing", "on" if data.packed else "off", f"data.packing={settings.data.packing}"),
             line("rows_per_step", rows_per_step, "batch_size × gradient_accumulation × workers"),
-            line("steps", steps, "train.max_steps" if train.max_steps else "rows ÷ rows_per_step × train.epochs"),
+            line("steps", steps, "train.max_steps" if train.max_steps else "⌈rows ÷ rows_per_step⌉ × train.epochs"),
             line("warmup_steps", int(warmup), "train.warmup"),
-            line("trained_tokens_in_total", int(tokens * steps * rows_per_step / max(rows, 1)), "steps × mean row"),
+            line("trained_tokens_in_total", int(tokens * steps / steps_per_epoch), "tokens_per_epoch × epochs"),
             line("checkpoints", math.ceil(steps / train.checkpoint_every_steps), "train.checkpoint_every_steps"),
             line("memory_bytes_per_worker", memory, "estimate", f"{memory / 2**30:.1f} GiB"),
             line("output", run_address, "storage.root"),

@@ -289,13 +289,17 @@ def test_a_run_on_s3_is_the_same(command: Command, s3_server: str, tmp_path: Pat
     assert said.exit_code == 0, said.err
 
 
-def test_dry_run_plans_and_writes_nothing(command: Command, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("untracked")
+def test_dry_run_writes_nothing_and_foresees_the_steps(command: Command, tmp_path: Path) -> None:
     root = tmp_path / "root"
-    done = command.train(root, "--dry-run")
+    uneven = {"train__batch_size": 3, "train__gradient_accumulation": 2, "train__epochs": 2.5}  # 40 rows: 7 steps each
+    planned = command.train(root, "--dry-run", **uneven)
 
-    assert done.exit_code == 0, done.err
-    assert " ".join(done.out.split()).count(f" steps {STEPS} ") == 1
+    assert planned.exit_code == 0, planned.err
     assert not root.exists()
+    done = command.train(root, **uneven)
+    assert done.run.result()["steps"] == 18
+    assert "\nsteps 18 " in "\n".join(" ".join(line.split()) for line in planned.out.splitlines())
 
 
 def test_export_merges_without_changing_the_model(finished: Done, command: Command, tmp_path: Path) -> None:
