@@ -78,7 +78,7 @@ def train(tree: Settings, run: Run) -> dict[str, Any]:
 
 def _plan(tree: Settings, address: str) -> plan.Plan:
     folder = models.resolve(tree.model)
-    tokenizer = models.load_tokenizer(tree.model, folder)
+    tokenizer = models.read_tokenizer(tree.model, folder)
     return plan.make(tree, folder, build(tokenizer, tree.data), address)
 
 

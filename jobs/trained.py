@@ -42,7 +42,7 @@ def load(run: Run, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBa
     from peft import PeftModel
 
     tree: Settings = settings.from_yaml(run.config(), run.address("config.yaml"))
-    tokenizer = models.load_tokenizer(tree.model, folder)
+    tokenizer = models.read_tokenizer(tree.model, folder)
     if tree.lora.method == "full":
         return load_base(tree.model, folder).eval(), tokenizer
     base_folder = models.resolve(tree.model)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.errors import EnvironmentNotReady, UsageError
-from jobs.models import load_tokenizer, loading
+from jobs.models import loading, read_tokenizer
 from jobs.settings import LoraSettings, ModelSettings, Settings
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class PeftBackend:
         import torch
         from peft import prepare_model_for_kbit_training
 
-        tokenizer = load_tokenizer(settings.model, folder)
+        tokenizer = read_tokenizer(settings.model, folder)
         model = load_base(settings.model, folder)
         if settings.lora.method == "full":
             return model, tokenizer

@@ -130,7 +130,8 @@ def _answer(
             **encoded, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id
         )
     answers = output[:, encoded["input_ids"].shape[1] :]
-    return [text.strip() for text in tokenizer.batch_decode(answers, skip_special_tokens=True)]
+    texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
+    return [text.rstrip("\ufffd").strip() for text in texts]  # the length limit may cut a character in two
 
 
 def _markdown(run_id: str, result: dict[str, Any], comparison: Comparison) -> str:

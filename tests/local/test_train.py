@@ -298,6 +298,7 @@ def test_dry_run_writes_nothing_and_foresees_the_steps(command: Command, tmp_pat
     assert planned.exit_code == 0, planned.err
     assert not root.exists()
     done = command.train(root, **uneven)
+    assert done.exit_code == 0, done.err
     assert done.run.result()["steps"] == 18
     assert "\nsteps 18 " in "\n".join(" ".join(line.split()) for line in planned.out.splitlines())
 
