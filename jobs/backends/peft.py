@@ -117,7 +117,7 @@ def load_base(settings: ModelSettings, folder: Path) -> PreTrainedModel:
 
 
 def precision(settings: ModelSettings) -> torch.dtype:
-    """dtype of the frozen weights: what the settings say, else bfloat16 where the device multiplies it natively.
+    """Dtype of the frozen weights: what the settings say, else bfloat16 where the device multiplies it natively.
 
     A CPU without bf16 instructions takes about 20 times longer in bfloat16 than in float32 (measured: 2 against 44
     GFLOP/s on two AVX2 cores).
