@@ -95,8 +95,8 @@ class TrainSettings(Section):
     """The optimisation."""
 
     backend: Literal["auto", "peft", "compiled", "unsloth"] = "auto"
-    """How the model is loaded and adapted. `auto` is `peft` on a CPU; on CUDA the planner picks backend, precision, rows
-    per pass, checkpointing and packing for the most tokens per second that fit, and prints why."""
+    """How the model is loaded and adapted. `auto` is `peft` on a CPU; on CUDA the planner picks backend, rows per pass
+    and checkpointing for the most tokens per second that fit in memory, and says why."""
     epochs: float = Field(1.0, gt=0, le=1000)
     """Passes over the training rows; ignored when `max_steps` is set."""
     max_steps: int | None = Field(None, ge=1)

@@ -2,8 +2,9 @@
 
 PEFT computes `base(x) + B(A(x)) * scale` as separate operations: the adapter's output is written, read again, and added
 to a third copy of the layer's output, and fp32 adapters cast every activation twice. Here the adapter's product is
-accumulated in place onto the base product (`addmm_`), forward and backward, in the activations' precision; the adapter's
-own weights stay fp32 for the optimiser. Nothing is computed for the frozen weight: 4 FLOP per parameter and token, not 6.
+accumulated in place onto the base product (`addmm_`), forward and backward, in the activations' precision; the
+adapter's own weights stay fp32 for the optimiser. The frozen weight gets no gradient: 4 FLOP per parameter and token,
+not 6.
 
 In FP8 (e4m3, Micikevicius et al. 2022) activations and gradients get one scale per token and the weight one per output
 channel; the backward product needs scales along the other axis, so the frozen weight is kept twice, as many bytes as
@@ -80,7 +81,7 @@ def _product(
     weight_scale: Tensor | None,
     bias: Tensor | None,
 ) -> Tensor:
-    """X @ weight.T + bias."""
+    """The layer without its adapter: `x` times `weight` transposed, plus `bias`."""
     if quantized is None or scale is None or weight_scale is None:
         return x @ weight.t() if bias is None else torch.addmm(bias, x, weight.t())
     return torch._scaled_mm(

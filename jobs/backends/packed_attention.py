@@ -1,8 +1,8 @@
 """Attention over rows that hold several conversations: one flash-attention call with their boundaries.
 
-transformers' SDPA path builds a (tokens x tokens) mask for packed rows, 64 MB for 8,192 tokens, and every product in it
-is computed, also those the mask throws away. The variable-length kernel inside PyTorch computes only the blocks within a
-conversation and needs no further package.
+transformers' SDPA path builds a (tokens x tokens) mask for packed rows, 64 MB for 8,192 tokens, and every product in
+it is computed, also those the mask throws away. The variable-length kernel inside PyTorch computes only the blocks
+within a conversation and needs no further package.
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ def install(model: PreTrainedModel, max_length: int) -> None:
 def boundaries(positions: Tensor, max_length: int) -> Tensor:
     """Cumulative lengths, int32, of the conversations in `positions` (rows, tokens), rows laid end to end.
 
-    A conversation starts at each position 0; the zeros that pad the end count as conversations of up to `max_length`. The
-    result is filled up to a power of two with empty conversations, so that few sizes occur and little is recompiled.
+    A conversation starts at each position 0; the zeros that pad the end count as conversations of up to `max_length`.
+    The result is filled up to a power of two with empty conversations, so that few sizes occur and little is compiled
+    again.
     """
     flat = positions.reshape(-1)
     starts = (flat == 0).nonzero()[:, 0].tolist()

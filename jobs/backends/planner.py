@@ -1,12 +1,12 @@
 """What to train with on a GPU: backend, precision, rows per pass, checkpointing and packing, from a few sizes.
 
-A pure function with an explained table. Options are tried from the fastest known configuration to the slowest; the first
-that fits in the GPU's memory with a margin is the plan. An option that runs out of memory all the same is struck off and
-the next one is taken (`fallback`).
+A pure function with an explained table. Options are sorted from the fastest known to the slowest; the first that fits
+in the GPU's memory with a margin is the plan. An option that runs out of memory all the same is struck off and the
+next one is taken (`struck_off`).
 
-Memory of a training step, in bytes: frozen weights (bf16 2 per parameter, fp8 two copies of 1 for the linear layers, NF4
-0.55), trained ones 16 each (fp32 weight, gradient, two Adam moments), a fixed share for kernels and workspace, the head's
-chunk of logits, and the activations kept for the backward pass. The last are counted per token and layer: what a layer
+Memory of a training step, in bytes: frozen weights (bf16 2 per parameter, fp8 two copies of 1 for the linear layers,
+NF4 0.55), trained ones 16 each (fp32 weight, gradient, two Adam moments), a fixed share for kernels and workspace, the
+head's chunk of logits, and the activations kept for the backward pass. The last are counted per token and layer: what a layer
 keeps of its hidden and intermediate vectors, or its input alone where it is checkpointed. The counts were set on one
 H100 with 7B dimensions; README.md beside this file holds measured against planned.
 """
@@ -98,13 +98,12 @@ def plan(
     gpu: Gpu,
     model: Dimensions,
     row_lengths: tuple[int, ...],
-    world_size: int = 1,
     struck_off: frozenset[tuple[Backend, Quantization, int, float]] = frozenset(),
 ) -> Plan:
     """The fastest option that fits. What `settings` name (backend, quantization, checkpointing, packing) is kept.
 
-    `row_lengths` in tokens; `train.batch_size` times workers is kept as the number of rows per optimiser step, so that
-    the plan changes speed and memory, never the mathematics. Raises DoesNotFit.
+    `row_lengths` in tokens. Rows per optimiser step and worker stay `train.batch_size * train.gradient_accumulation`, and
+    each worker holds the whole model (DDP), so the plan is the same for any number of workers. Raises DoesNotFit.
     """
     limit = int(gpu.memory_bytes * (1 - _MARGIN))
     considered: list[tuple[Choice, str]] = []
@@ -194,7 +193,7 @@ def _kinds(settings: Settings, gpu: Gpu) -> Iterator[tuple[Backend, Quantization
         ("peft", "4bit", 0.75, settings.lora.method != "full"),
     ]
     for backend, quantization, speed, possible in table:
-        wanted = settings.train.backend in ("auto", backend) and settings.model.quantization in ("none", quantization)
+        wanted = settings.train.backend in ("auto", backend) and settings.model.quantization == quantization
         if possible and wanted:
             yield backend, quantization, speed
 

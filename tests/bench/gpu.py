@@ -1,8 +1,9 @@
 """Training speed on one CUDA device, side by side: `python -m tests.bench.gpu [--model 7b] [--only NAME ...]`.
 
-Every line runs in a process of its own on the same random weights and rows: speed does not depend on values. `dense` rows
-are full (no padding anywhere); `korean` rows have the lengths of the shipped sample, in tokens of Qwen's tokenizer at its
-measured 3.25 bytes per token, plus 10 tokens of chat template a message. `useful` tokens are those of rows, never padding.
+Every line runs in a process of its own on the same random weights and rows: speed does not depend on values. `dense`
+rows are full (no padding anywhere); `korean` rows have the lengths of the shipped sample, in tokens of Qwen's tokenizer
+at its measured 3.25 bytes per token, plus 10 tokens of chat template a message. `useful` tokens are those of rows,
+never padding. The MFU column assumes an H100 or H200.
 The loop measured is jobs.training's trainer and arguments with a backend, below storage and tracking.
 """
 
@@ -217,7 +218,7 @@ def dense_rows() -> list[dict[str, list[int]]]:
 
 
 def korean_rows() -> list[dict[str, list[int]]]:
-    """Random tokens in rows as long as those of the shipped Korean sample, repeated to 128,000 rows' worth of steps."""
+    """Random tokens in rows as long as those of the shipped Korean sample, each many times over."""
     import random
 
     draw = random.Random(0)
