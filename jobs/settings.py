@@ -138,7 +138,7 @@ class EvalSettings(Section):
     batch_size: int = Field(8, ge=1, le=4096)
     """Rows per forward pass."""
     max_rows: int | None = Field(None, ge=1)
-    """Held-out rows used; none means all of them."""
+    """Held-out rows scored, while training and at the end; none means all of them."""
     generations: int = Field(5, ge=0, le=100)
     """Held-out prompts answered by base and adapter, side by side in the report."""
     max_new_tokens: int = Field(64, ge=1, le=8192)

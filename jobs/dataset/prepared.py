@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +54,12 @@ class Prepared:
     content_sha256: str
     statistics: dict[str, Any]
     preview: str
+
+    def limit_held_out(self, max_rows: int | None) -> Prepared:
+        """The same data with at most `max_rows` held-out rows to score; None leaves all."""
+        if max_rows is None or max_rows >= len(self.held_out):
+            return self
+        return replace(self, held_out=self.held_out.select(range(max_rows)))
 
 
 def check(data: DataSettings) -> None:

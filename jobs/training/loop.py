@@ -90,7 +90,7 @@ class _Session:
                 folder = models.resolve(self.settings.model)
                 model, tokenizer = backend.load(self.settings, folder)
             with self._phase("data"):
-                data = build(tokenizer, self.settings.data)
+                data = build(tokenizer, self.settings.data).limit_held_out(self.settings.eval.max_rows)
             curve, stop = Curve(self._emit), StopOnRequest(self.worker.stop_requested)
             with self._phase("train"):
                 trainer = self._trainer(backend, model, tokenizer, data, scratch, curve, stop)

@@ -10,7 +10,9 @@ from typing import Any
 from jobs.dataset import Prepared
 from jobs.settings import Settings
 
-_ACTIVATION_BYTES = 34  # per token, layer and hidden unit in 16 bit, without recomputation (Korthikanti et al. 2022, eq. 1)
+_ACTIVATION_BYTES = 34  # per token, layer and hidden unit in 16 bit (Korthikanti et al. 2022, eq. 1, less attention)
+_NF4_BYTES = 0.55  # per weight: 4 bits and the doubly quantised scales
+_LIBRARIES_BYTES = 2**30  # resident after importing torch, transformers, trl and ray
 
 
 @dataclass(frozen=True)
@@ -35,16 +37,12 @@ class Plan:
         return {line.name: line.value for line in self.lines}
 
     def show(self) -> None:
-        """Print the plan as a table, then the first row with the trained tokens marked."""
-        from rich.console import Console
-        from rich.table import Table
-
-        table = Table("plan", "value", "from", box=None, pad_edge=False)
-        for item in self.lines:
-            table.add_row(item.name.replace("_", " "), item.text, item.source)
-        console = Console(highlight=False, markup=False, soft_wrap=True)
-        console.print(table)
-        console.print(self.preview)
+        """Print one line per value, then the first row with the trained tokens marked."""
+        names = max(len(line.name) for line in self.lines)
+        texts = max(len(line.text) for line in self.lines)
+        for line in self.lines:
+            print(f"{line.name.replace('_', ' '):<{names}}  {line.text:<{texts}}  {line.source}")
+        print(f"\n{self.preview}")
 
 
 def make(settings: Settings, folder: Path, data: Prepared, run_address: str) -> Plan:
@@ -63,13 +61,16 @@ def make(settings: Settings, folder: Path, data: Prepared, run_address: str) -> 
     warmup = train.warmup if train.warmup >= 1 else math.ceil(train.warmup * steps)
 
     def line(name: str, value: int | float | str, source: str, text: str | None = None) -> Line:
-        return Line(name, value, text if text is not None else f"{value:,}" if not isinstance(value, str) else value, source)
+        plain = value if isinstance(value, str) else f"{value:,}"
+        return Line(name, value, text or plain, source)
 
     return Plan(
         (
             line("model", settings.model.source, "model.source"),
             line("device", device, "this machine"),
-            line("workers", settings.scaling.workers, "scaling.workers", f"{settings.scaling.workers or 'this process'}"),
+            line(
+                "workers", settings.scaling.workers, "scaling.workers", f"{settings.scaling.workers or 'this process'}"
+            ),
             line("base_parameters", base, "the model's config.json"),
             line("trained_parameters", trained, f"lora.{settings.lora.method}", f"{trained:,} ({trained / base:.2%})"),
             line("rows", rows, "data.source"),
@@ -80,7 +81,7 @@ def make(settings: Settings, folder: Path, data: Prepared, run_address: str) -> 
             line("rows_per_step", rows_per_step, "batch_size × gradient_accumulation × workers"),
             line("steps", steps, "train.max_steps" if train.max_steps else "rows ÷ rows_per_step × train.epochs"),
             line("warmup_steps", int(warmup), "train.warmup"),
-            line("trained_tokens_in_total", int(tokens * steps * rows_per_step / max(rows, 1)), "steps × mean row"),
+            line("tokens_in_total", int(tokens * steps * rows_per_step / max(rows, 1)), "steps × mean row"),
             line("checkpoints", math.ceil(steps / train.checkpoint_every_steps), "train.checkpoint_every_steps"),
             line("memory_bytes_per_worker", memory, "estimate", f"{memory / 2**30:.1f} GiB"),
             line("output", run_address, "storage.root"),
@@ -109,8 +110,11 @@ def _parameters(settings: Settings, folder: Path) -> tuple[int, int, int, int]:
 
 
 def _memory_bytes(settings: Settings, base: int, trained: int, layers: int, hidden: int, length: int) -> int:
-    """Weights, then per trained parameter fp32 weight, gradient and AdamW's two moments, then activations."""
-    weight = 0.55 if settings.model.quantization == "4bit" else 4 if settings.model.dtype == "float32" else 2
-    per_layer = _ACTIVATION_BYTES if not settings.train.gradient_checkpointing else 2
-    activations = settings.train.batch_size * length * hidden * layers * per_layer
-    return int(base * weight + trained * 16 + activations)
+    """Weights; per trained parameter fp32 weight, gradient and AdamW's two moments; activations; the libraries."""
+    from jobs.backends.peft import precision
+
+    wide = precision(settings.model).itemsize
+    weights = base * (_NF4_BYTES if settings.model.quantization == "4bit" else wide)
+    per_unit = 2 if settings.train.gradient_checkpointing else _ACTIVATION_BYTES
+    activations = settings.train.batch_size * length * hidden * layers * per_unit * wide // 2
+    return int(weights + trained * 16 + activations + _LIBRARIES_BYTES)

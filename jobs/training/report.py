@@ -57,7 +57,7 @@ def compare(
     data: Prepared,
 ) -> Comparison:
     """Score both models on the held-out rows and let both answer the first `eval.generations` prompts, greedily."""
-    rows = [data.held_out[i] for i in range(min(settings.eval.max_rows or len(data.held_out), len(data.held_out)))]
+    rows = list(data.held_out)
     prompts = data.prompts[: settings.eval.generations]
     limit, size = settings.eval.max_new_tokens, settings.eval.batch_size
     assert isinstance(tokenizer.pad_token_id, int)
@@ -129,7 +129,8 @@ def _answer(
             **encoded, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id
         )
     answers = output[:, encoded["input_ids"].shape[1] :]
-    return [text.strip() for text in tokenizer.batch_decode(answers, skip_special_tokens=True)]
+    texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
+    return [text.rstrip("\ufffd").strip() for text in texts]  # the length limit may cut a character in two
 
 
 def _last_user(prompt: Prompt) -> str:

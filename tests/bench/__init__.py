@@ -1,0 +1,1 @@
+"""Benchmarks: each prints the figure that the README quotes, next to its bar."""

@@ -426,9 +426,13 @@ def test_stopped_shipper_never_blocks_the_run(
     with EventLog(run) as log:
         with Tracker(TrackingSettings(timeout_s=0.1), log) as tracker:
             os.kill(tracker._process.pid, signal.SIGSTOP)
+            rescue = threading.Timer(20, tracker._process.kill)  # frees an append that blocks, so that this test ends
+            rescue.start()
             pipe_bytes = fcntl.fcntl(tracker._pipe, fcntl.F_SETPIPE_SZ, 4096)
             for step in range(pipe_bytes + 100):  # more news than the pipe can hold
                 log.append("metrics", step=step, values={})
+            assert tracker._process.poll() is None, "an append waited for the shipper"
+        rescue.cancel()
         assert tracker._process.returncode == -signal.SIGKILL
 
     assert [record.levelname for record in caplog.records] == ["WARNING"]

@@ -1,0 +1,1 @@
+"""What keeps the platform alive: checks before a change, teardown, backup, health."""

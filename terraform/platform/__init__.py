@@ -1,0 +1,1 @@
+"""The platform stack: network, EKS, node pools, registry, database, identity, budget; no Kubernetes object."""

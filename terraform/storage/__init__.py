@@ -1,0 +1,1 @@
+"""The storage stack: buckets and the key that encrypts them. Its own state: `make destroy` can leave it alone."""
