@@ -34,6 +34,8 @@ class CompiledBackend(PeftBackend):
             raise UsageError(
                 "train.backend=compiled trains lora.method=lora with lora.dropout=0; use train.backend=peft for others"
             )
+        if settings.model.dtype == "float32":
+            raise UsageError("train.backend=compiled multiplies in bf16 or fp8; use train.backend=peft for float32")
         if settings.model.quantization == "4bit":
             raise UsageError("train.backend=compiled holds the base as bf16 or fp8; 4bit is for peft and unsloth")
         if settings.model.quantization == "fp8" and torch.cuda.get_device_capability() < _FP8_CAPABILITY:
@@ -42,7 +44,7 @@ class CompiledBackend(PeftBackend):
         from jobs.backends import frozen_head
 
         # Layers are compiled one by one, small enough for DDP to overlap their all-reduces without splitting graphs.
-        torch._dynamo.config.optimize_ddp = False  # type: ignore[attr-defined]
+        torch._dynamo.config.optimize_ddp = False
         frozen_head.install()
 
     def load(self, settings: Settings, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

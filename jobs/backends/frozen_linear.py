@@ -36,8 +36,10 @@ class FusedLoraLinear(LoraLinear):  # type: ignore[misc]  # peft ships no types
             return _product(flat, quantized, scale, weight, weight_scale, bias).view(*x.shape[:-1], -1)
         a = self.lora_A[_ADAPTER].weight.to(x.dtype)
         b = (self.lora_B[_ADAPTER].weight * self.scaling[_ADAPTER]).to(x.dtype)
-        y = _LoraProduct.apply(flat, weight, weight_scale, transposed, transposed_scale, bias, a, b)
-        return y.view(*x.shape[:-1], -1)  # type: ignore[no-untyped-call,no-any-return]
+        y: Tensor = _LoraProduct.apply(  # type: ignore[no-untyped-call]
+            flat, weight, weight_scale, transposed, transposed_scale, bias, a, b
+        )
+        return y.view(*x.shape[:-1], -1)
 
     def _operands(self) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
         if hasattr(self, "fp8_weight"):
@@ -137,6 +139,7 @@ class _LoraProduct(torch.autograd.Function):
         ctx, x, weight, weight_scale, transposed, transposed_scale, bias, a, b
     ) -> Tensor:
         quantized, scale = quantize(x) if weight_scale is not None else (None, None)
+        y: Tensor
         y, reduced = _forward(x, quantized, scale, weight, weight_scale, bias, a, b)
         ctx.save_for_backward(x, reduced, transposed, transposed_scale, a, b)
         return y
