@@ -16,7 +16,9 @@ from jobs.redact import redact
 def parser(description: str) -> argparse.ArgumentParser:
     """A parser with the options of every job: `--config` and `--set`."""
     result = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    result.add_argument("--config", type=Path, metavar="FILE", help="YAML file of settings (default: the built-in ones)")
+    result.add_argument(
+        "--config", type=Path, metavar="FILE", help="YAML file of settings (default: the built-in ones)"
+    )
     result.add_argument(
         "--set",
         dest="overrides",

@@ -1,6 +1,6 @@
 """`make config`: print the resolved tree of settings.
 
-    python -m jobs.config --config jobs/configs/local.yaml --set "train.epochs=2"
+python -m jobs.config --config jobs/configs/local.yaml --set "train.epochs=2"
 """
 
 from __future__ import annotations

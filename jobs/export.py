@@ -91,7 +91,8 @@ def _log_probabilities(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBas
 
     inputs = tokenizer(text, return_tensors="pt").to(model.device)
     with torch.inference_mode():
-        return model(**inputs).logits[0].float().log_softmax(-1).cpu()
+        logits: torch.Tensor = model(**inputs).logits[0]
+    return logits.float().log_softmax(-1).cpu()
 
 
 if __name__ == "__main__":

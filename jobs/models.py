@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
@@ -20,6 +21,9 @@ from jobs.errors import EnvironmentNotReady, IntegrityError, UsageError
 from jobs.gguf_tokenizer import load_tokenizer
 from jobs.settings import ModelSettings
 from jobs.storage import Storage, cache_dir, sha256_file, verify_manifest, write_manifest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _CONVERSION = "v1"
 """Part of a converted model's folder name; raise it when `_convert_gguf` writes something else than before."""
@@ -41,6 +45,26 @@ def resolve(settings: ModelSettings) -> Path:
     if _looks_like_path(source):
         return _from_folder(Path(source).expanduser())
     return _from_hub(source, settings.revision)
+
+
+@contextmanager
+def loading(folder: Path) -> Iterator[None]:
+    """Turn what transformers raises about a damaged or unknown model in `folder` into a UsageError."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(f"model.source: {folder} cannot be loaded: {reason}; fetch the model again") from None
+
+
+def read_tokenizer(settings: ModelSettings, folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model folder. Raises UsageError if there is none that can be read."""
+    from transformers import AutoTokenizer
+
+    with loading(folder):
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
 
 
 def identity(folder: Path) -> str:

@@ -211,14 +211,12 @@ def load(config: Path | None = None, overrides: str = "") -> Settings:
     Raises UsageError naming file, key and remedy for anything that is not a valid tree.
     """
     tree = _read_yaml(config) if config else {}
-    where = str(config) if config else "defaults"
     for item in _split(overrides):
         if item.startswith("@"):
             _merge(tree, _read_yaml(Path(item[1:])))
         else:
             _assign(tree, item)
-        where = f"{where} + SET {item}"
-    return from_tree(tree, where)
+    return from_tree(tree, f"{config or 'defaults'}{' + SET' if overrides else ''}")
 
 
 def from_tree(tree: dict[str, Any], where: str) -> Settings:
@@ -240,6 +238,18 @@ def to_yaml(settings: Section) -> str:
     return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
+class _Loader(yaml.SafeLoader):
+    """Booleans are `true` and `false` alone, as in YAML 1.2: PyYAML's 1.1 would read `data.packing=on` as True."""
+
+
+_BOOLEAN = "tag:yaml.org,2002:bool"
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOLEAN]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_BOOLEAN, re.compile(r"(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+
+
 def _split(overrides: str) -> list[str]:
     try:
         return shlex.split(overrides)
@@ -258,7 +268,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 def _parse_yaml(text: str, where: str) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(text)
+        tree = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise UsageError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
     if tree is None:
@@ -286,7 +296,7 @@ def _assign(tree: dict[str, Any], item: str) -> None:
         if not isinstance(tree, dict):
             raise UsageError(f"SET {item!r}: {parent} is a value, not a section")
     try:
-        value = yaml.safe_load(raw)
+        value = yaml.load(raw, _Loader)
     except yaml.YAMLError:
         value = raw
     tree[leaf] = value

@@ -15,11 +15,11 @@ from typing import Any
 
 from jobs import cli, models, settings
 from jobs.dataset import build, check
-from jobs.errors import HaetsalError, UsageError
+from jobs.errors import Diverged, HaetsalError, UsageError
 from jobs.runs import Run
 from jobs.settings import Settings
 from jobs.storage import Storage
-from jobs.training import launch, plan
+from jobs.training import checkpoints, launch, plan
 from jobs.training.progress import ProgressDisplay
 
 
@@ -39,7 +39,7 @@ def main() -> None:
             raise UsageError(f"{run.id}: is finished; its report is at {run.address('report')}")
         tree = settings.from_yaml(run.config(), run.address("config.yaml"))
     else:
-        launch.check_scaling(tree)
+        launch.check_machine(tree)
         check(tree.data)
         if arguments.dry_run:
             _plan(tree, storage.address("runs/train-<time>")).show()
@@ -48,7 +48,13 @@ def main() -> None:
         storage.check_writable()
         run = Run.create(storage, "train", settings.to_yaml(tree))
     print(f"run {run.id}\n  {run.address()}")
-    _summarise(run, train(tree, run))
+    try:
+        result = train(tree, run)
+    except UsageError:
+        if not arguments.resume and not checkpoints.steps(run):
+            storage.delete_tree(run.path())  # bad input that only shows once the model is there leaves no run behind
+        raise
+    _summarise(run, result)
 
 
 def train(tree: Settings, run: Run) -> dict[str, Any]:
@@ -61,6 +67,8 @@ def train(tree: Settings, run: Run) -> dict[str, Any]:
             start = launch.run_on_workers if tree.scaling.workers else launch.run_here
             with ProgressDisplay() as display:
                 result = start(tree, run, display.point)
+        except (UsageError, Diverged):
+            raise  # going on would end the same way
         except (HaetsalError, KeyboardInterrupt):
             print(f"go on with: make train RESUME={run.id}", file=sys.stderr)
             raise
@@ -69,10 +77,8 @@ def train(tree: Settings, run: Run) -> dict[str, Any]:
 
 
 def _plan(tree: Settings, address: str) -> plan.Plan:
-    from transformers import AutoTokenizer
-
     folder = models.resolve(tree.model)
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=tree.model.trust_remote_code)
+    tokenizer = models.read_tokenizer(tree.model, folder)
     return plan.make(tree, folder, build(tokenizer, tree.data), address)
 
 

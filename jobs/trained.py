@@ -40,10 +40,9 @@ def load(run: Run, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBa
     Raises IntegrityError when the base model is not the one that the adapter was trained on.
     """
     from peft import PeftModel
-    from transformers import AutoTokenizer
 
     tree: Settings = settings.from_yaml(run.config(), run.address("config.yaml"))
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=tree.model.trust_remote_code)
+    tokenizer = models.read_tokenizer(tree.model, folder)
     if tree.lora.method == "full":
         return load_base(tree.model, folder).eval(), tokenizer
     base_folder = models.resolve(tree.model)

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.errors import EnvironmentNotReady, UsageError
+from jobs.models import loading, read_tokenizer
 from jobs.settings import LoraSettings, ModelSettings, Settings
 
 if TYPE_CHECKING:
     import torch
-    from peft import LoraConfig
+    from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -31,20 +32,16 @@ class PeftBackend:
 
     def load(self, settings: Settings, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         import torch
-        from peft import get_peft_model, prepare_model_for_kbit_training
-        from transformers import AutoTokenizer
+        from peft import prepare_model_for_kbit_training
 
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=settings.model.trust_remote_code)
+        tokenizer = read_tokenizer(settings.model, folder)
         model = load_base(settings.model, folder)
         if settings.lora.method == "full":
             return model, tokenizer
         if settings.model.quantization == "4bit":
             model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
         torch.manual_seed(settings.train.seed)  # the adapter's A matrices are drawn here, alike on every rank
-        try:
-            return get_peft_model(model, lora_config(settings.lora)), tokenizer
-        except ValueError as error:
-            raise UsageError(f"lora.target_modules: {error}") from None
+        return with_adapter(model, settings.lora), tokenizer
 
     def trainer_arguments(self, settings: Settings) -> dict[str, Any]:
         return {}
@@ -71,11 +68,11 @@ class PeftBackend:
         model.save_pretrained(folder)
 
 
-def lora_config(lora: LoraSettings) -> LoraConfig:
-    """PEFT's configuration of the adapter that `lora` describes."""
-    from peft import LoraConfig
+def with_adapter(model: PreTrainedModel, lora: LoraSettings) -> PeftModel:
+    """`model` with the fresh adapter that `lora` describes. Raises UsageError if none of its layers is meant."""
+    from peft import LoraConfig, get_peft_model
 
-    return LoraConfig(
+    config = LoraConfig(
         task_type="CAUSAL_LM",
         r=lora.rank,
         lora_alpha=lora.alpha,
@@ -84,6 +81,10 @@ def lora_config(lora: LoraSettings) -> LoraConfig:
         use_dora=lora.method == "dora",
         target_modules=lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules),
     )
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        raise UsageError(f"lora.target_modules: {error}") from None
 
 
 def load_base(settings: ModelSettings, folder: Path) -> PreTrainedModel:
@@ -103,7 +104,7 @@ def load_base(settings: ModelSettings, folder: Path) -> PreTrainedModel:
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.bfloat16,
         )
-    try:
+    with loading(folder):
         return AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=precision(settings),
@@ -112,12 +113,10 @@ def load_base(settings: ModelSettings, folder: Path) -> PreTrainedModel:
             device_map={"": torch.cuda.current_device()} if torch.cuda.is_available() else None,
             **arguments,
         )
-    except ValueError as error:
-        raise UsageError(f"model.source: {folder} cannot be loaded: {str(error).splitlines()[0]}") from None
 
 
 def precision(settings: ModelSettings) -> torch.dtype:
-    """Dtype of the frozen weights: what the settings say, else bfloat16 where the device multiplies it natively.
+    """Precision of the frozen weights: what the settings say, else bfloat16 where the device multiplies it natively.
 
     A CPU without bf16 instructions takes about 20 times longer in bfloat16 than in float32 (measured: 2 against 44
     GFLOP/s on two AVX2 cores).
@@ -125,6 +124,7 @@ def precision(settings: ModelSettings) -> torch.dtype:
     import torch
 
     if settings.dtype != "auto":
-        return getattr(torch, settings.dtype)
+        dtype: torch.dtype = getattr(torch, settings.dtype)
+        return dtype
     native = torch.cuda.is_available() or torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return torch.bfloat16 if native else torch.float32

@@ -84,7 +84,8 @@ class Guard(TrainerCallback):  # type: ignore[misc]
         if mean > self._best_mean * self._max_loss_ratio:
             raise Diverged(
                 f"the loss rose to {mean:.3g} at step {state.global_step}, {mean / self._best_mean:.1f} times its best "
-                f"({self._best_mean:.3g}); lower train.learning_rate, lengthen train.warmup, or raise train.max_loss_ratio"
+                f"({self._best_mean:.3g}); lower train.learning_rate, lengthen train.warmup, "
+                "or raise train.max_loss_ratio"
             )
 
 
@@ -96,7 +97,12 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
         self._score: tuple[int, float] | None = None
 
     def on_evaluate(
-        self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, metrics: dict[str, float], **_: Any
+        self,
+        _args: TrainingArguments,
+        state: TrainerState,
+        _control: TrainerControl,
+        metrics: dict[str, float],
+        **_: Any,
     ) -> None:
         self._score = (state.global_step, metrics["eval_loss"])
 

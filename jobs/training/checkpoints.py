@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.errors import IntegrityError
-from jobs.runs import Event, EventLog, Run
 from jobs.manifest import verify_manifest
+from jobs.runs import Event, EventLog, Run
 
 _NAME = re.compile(r"step-(\d{6,})")
 _log = logging.getLogger(__name__)
@@ -104,4 +104,3 @@ def _verified(run: Run, step: int, scratch: Path) -> Checkpoint | None:
         _log.warning("checkpoint passed over: %s", error)
         return None
     return Checkpoint(step, folder)
-

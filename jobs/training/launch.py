@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from jobs.backends import choose
 from jobs.errors import Diverged, EnvironmentNotReady, HaetsalError, Interrupted, RemoteError, UsageError
 from jobs.manifest import write_manifest
 from jobs.runs import Run, read_events
@@ -23,18 +25,33 @@ from jobs.training.loop import Show, Worker, loop
 _FOLLOW_EVERY_S = 1.0
 
 
-def check_scaling(settings: Settings) -> None:
-    """Raise UsageError when this machine cannot hold the workers that are asked for and no cluster is named."""
+def check_machine(settings: Settings) -> None:
+    """Prove that this machine can run what is asked for, before a run is made; on a cluster its workers will see.
+
+    Raises UsageError for more workers than CPUs, EnvironmentNotReady for a missing device or no local port.
+    """
     scaling = settings.scaling
-    if scaling.workers == 0 or os.environ.get("RAY_ADDRESS"):
+    if os.environ.get("RAY_ADDRESS") and scaling.workers:
+        return
+    choose(settings).prepare(settings)
+    if scaling.workers == 0:
         return
     cores = os.cpu_count() or 1
     wanted = scaling.workers * scaling.cpus_per_worker
     if wanted > cores:
         raise UsageError(
-            f"scaling: {scaling.workers} workers × {scaling.cpus_per_worker:g} CPUs need {wanted:g} cores, this machine "
-            f"has {cores}; lower scaling.workers or scaling.cpus_per_worker, or set RAY_ADDRESS to use a cluster"
+            f"scaling: {scaling.workers} workers × {scaling.cpus_per_worker:g} CPUs need {wanted:g} cores, this "
+            f"machine has {cores}; lower scaling.workers or scaling.cpus_per_worker, or set RAY_ADDRESS "
+            "to use a cluster"
         )
+    try:  # without ports Ray does not fail, it waits
+        with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname(), 5):
+            pass
+    except OSError as error:
+        raise EnvironmentNotReady(
+            f"127.0.0.1: no port can be opened ({error.strerror}), and Ray's processes talk over ports; free some, "
+            "or set scaling.workers=0"
+        ) from None
 
 
 def run_here(settings: Settings, run: Run, show: Show) -> dict[str, Any]:

@@ -52,7 +52,8 @@ def make(settings: Settings, folder: Path, data: Prepared, run_address: str) -> 
     train, world = settings.train, max(1, settings.scaling.workers)
     rows_per_step = train.batch_size * train.gradient_accumulation * world
     rows = len(data.train)
-    steps = train.max_steps or math.ceil(rows / rows_per_step * train.epochs)
+    steps_per_epoch = math.ceil(rows / rows_per_step)  # the last step of an epoch takes what rows are left
+    steps = train.max_steps or math.ceil(steps_per_epoch * train.epochs)
     lengths = [len(ids) for ids in data.train["input_ids"]]
     tokens = sum(lengths)
     base, trained, layers, hidden = _parameters(settings, folder)
@@ -79,9 +80,9 @@ def make(settings: Settings, folder: Path, data: Prepared, run_address: str) -> 
             line("longest_row_tokens", max(lengths), f"data.max_length={settings.data.max_length}"),
             line("packing", "on" if data.packed else "off", f"data.packing={settings.data.packing}"),
             line("rows_per_step", rows_per_step, "batch_size × gradient_accumulation × workers"),
-            line("steps", steps, "train.max_steps" if train.max_steps else "rows ÷ rows_per_step × train.epochs"),
+            line("steps", steps, "train.max_steps" if train.max_steps else "⌈rows ÷ rows_per_step⌉ × train.epochs"),
             line("warmup_steps", int(warmup), "train.warmup"),
-            line("tokens_in_total", int(tokens * steps * rows_per_step / max(rows, 1)), "steps × mean row"),
+            line("tokens_in_total", int(tokens * steps / steps_per_epoch), "tokens_per_epoch × epochs"),
             line("checkpoints", math.ceil(steps / train.checkpoint_every_steps), "train.checkpoint_every_steps"),
             line("memory_bytes_per_worker", memory, "estimate", f"{memory / 2**30:.1f} GiB"),
             line("output", run_address, "storage.root"),
@@ -93,17 +94,16 @@ def make(settings: Settings, folder: Path, data: Prepared, run_address: str) -> 
 def _parameters(settings: Settings, folder: Path) -> tuple[int, int, int, int]:
     """Parameters of the base and of what is trained, layers, hidden size; counted on a model without storage."""
     import torch
-    from peft import get_peft_model
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from jobs.backends.peft import lora_config
+    from jobs.backends.peft import with_adapter
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=settings.model.trust_remote_code)
     with torch.device("meta"):
         model: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=settings.model.trust_remote_code)
         base = sum(p.numel() for p in model.parameters())
         if settings.lora.method != "full":
-            model = get_peft_model(model, lora_config(settings.lora))
+            model = with_adapter(model, settings.lora)
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     text = config.get_text_config()
     return base, trained, int(text.num_hidden_layers), int(text.hidden_size)

@@ -54,8 +54,8 @@ class ProgressDisplay:
         if not self._console.is_terminal and (now - self._last_line >= _LINE_EVERY_S or "eval_loss" in values):
             self._last_line = now
             since, first = self._started
-            left = (now - since) / max(step - first, 1) * (steps - step)
-            self._console.print(f"step {step}/{steps}  {figures}  {left:.0f} s left", highlight=False)
+            left = f"  {(now - since) / (step - first) * (steps - step):.0f} s left" if step > first else ""
+            self._console.print(f"step {step}/{steps}  {figures}{left}", highlight=False)
 
     def _figures(self) -> str:
         shown = (("loss", "loss {:.3f}"), ("eval_loss", "held-out {:.3f}"), ("tokens_per_second", "{:.0f} tokens/s"))

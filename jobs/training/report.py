@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.backends import Backend
 from jobs.dataset import Prepared, Prompt
+from jobs.redact import redact
 from jobs.runs import EventLog, Run
 from jobs.settings import Settings
 from jobs.training.scoring import Score, score
@@ -67,7 +68,7 @@ def compare(
         base = score(base_model, rows, size, tokenizer.pad_token_id)
         base_answers = _answer(base_model, tokenizer, prompts, limit)
     answers = (
-        Answers(_last_user(p), p.reference, b, t) for p, b, t in zip(prompts, base_answers, trained_answers, strict=True)
+        Answers(p.text, p.reference, b, t) for p, b, t in zip(prompts, base_answers, trained_answers, strict=True)
     )
     return Comparison(base, trained, tuple(answers))
 
@@ -78,14 +79,14 @@ def publish(run: Run, result: dict[str, Any], comparison: Comparison, events: Ev
     with tempfile.TemporaryDirectory() as scratch:
         target = Path(scratch)
         text = json.dumps({"result": result, "answers": answers}, ensure_ascii=False, indent=2, default=str)
-        (target / "report.json").write_text(text + "\n", encoding="utf-8")
-        (target / "report.md").write_text(_markdown(run.id, result, comparison), encoding="utf-8")
+        (target / "report.json").write_text(redact(text) + "\n", encoding="utf-8")
+        (target / "report.md").write_text(redact(_markdown(run.id, result, comparison)), encoding="utf-8")
         plot_curve(curve(events), result["base_loss"], target / "loss.png")
         run.storage.publish_tree(target, run.path("report"))
 
 
 def curve(events: EventLog) -> dict[str, dict[int, float]]:
-    """`{"loss": {step: value}, "eval_loss": {…}}`; of a step that was repeated after a restart the last value counts."""
+    """`{"loss": {step: value}, "eval_loss": {…}}`; of a step repeated after a restart the last value counts."""
     lines: dict[str, dict[int, float]] = {"loss": {}, "eval_loss": {}}
     for event in events.read():
         if event.kind == "metrics":
@@ -120,9 +121,9 @@ def _answer(
 
     if not prompts:
         return []
-    encoded = tokenizer.pad(
-        [{"input_ids": p.input_ids} for p in prompts], padding_side="left", return_tensors="pt"
-    ).to(model.device)
+    encoded = tokenizer.pad([{"input_ids": p.input_ids} for p in prompts], padding_side="left", return_tensors="pt").to(
+        model.device
+    )
     model.eval()
     with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=is_half(model)):
         output = model.generate(
@@ -131,10 +132,6 @@ def _answer(
     answers = output[:, encoded["input_ids"].shape[1] :]
     texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
     return [text.rstrip("\ufffd").strip() for text in texts]  # the length limit may cut a character in two
-
-
-def _last_user(prompt: Prompt) -> str:
-    return prompt.text
 
 
 def _markdown(run_id: str, result: dict[str, Any], comparison: Comparison) -> str:

@@ -1,5 +1,6 @@
 """TRL's SFTTrainer with two changes: rows of like length share a batch in a reproducible order, and the held-out loss
-is the token-weighted one of `scoring.py`."""
+is the token-weighted one of `scoring.py`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 from torch.utils.data import Sampler
-from transformers import TrainerState
+from transformers import TrainerControl, TrainerState
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from trl import SFTTrainer
 
@@ -40,6 +41,8 @@ class LengthGroupedOrder(Sampler[int]):
 
 class Trainer(SFTTrainer):  # type: ignore[misc]  # trl ships no types
     """See the module's docstring."""
+
+    control: TrainerControl
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         rows: Sized = train_dataset if train_dataset is not None else self.train_dataset

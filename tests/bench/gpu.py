@@ -128,7 +128,7 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
 
     line = LINES[name]
     packing = "on" if line.rows == "korean" and "compiled" in line.overrides else "off"
-    settings = load(None, f"{_COMMON} data.packing='\"{packing}\"' train.max_steps={line.steps} {line.overrides}")
+    settings = load(None, f"{_COMMON} data.packing={packing} train.max_steps={line.steps} {line.overrides}")
     backend = choose(settings)
     backend.prepare(settings)
     import torch

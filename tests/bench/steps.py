@@ -56,7 +56,7 @@ def padding_gain() -> tuple[float, float]:
     rows = sorted(_rows(tree), key=lambda row: len(row["input_ids"]))
     size = tree.train.batch_size
     longest = len(rows[-1]["input_ids"])
-    starts = [round(f * (len(rows) - size)) for f in (0.1, 0.3, 0.5, 0.7, 0.9)]
+    starts = [round(f * (len(rows) - size)) for f in (1 / 6, 1 / 2, 5 / 6)]
     model, tokenizer = PeftBackend().load(tree, models.resolve(tree.model))
     model.train()
 

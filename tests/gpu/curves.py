@@ -23,7 +23,7 @@ KINDS = {
     "unsloth-bf16": "train.backend=unsloth train.gradient_checkpointing=1",
     "unsloth-4bit": "train.backend=unsloth model.quantization=4bit train.gradient_checkpointing=1",
 }
-COMMON = "train.batch_size=8 data.max_length=256 data.packing='\"on\"' train.learning_rate=2e-4 train.seed=7"
+COMMON = "train.batch_size=8 data.max_length=256 data.packing=on train.learning_rate=2e-4 train.seed=7"
 
 
 def curve(name: str, steps: int, source: str) -> dict[str, Any]:

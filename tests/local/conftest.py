@@ -1,11 +1,16 @@
 """Real services for the tests in this folder."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import boto3
 import pytest
+import tiny
+import torch
+from commands import Command, conversations
 from moto.server import ThreadedMotoServer
+from rows import jsonl
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +38,32 @@ def s3_server(_moto: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     bucket = f"haetsal-{abs(hash(str(tmp_path))):x}"
     boto3.client("s3").create_bucket(Bucket=bucket)
     yield f"s3://{bucket}/platform"
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a Llama of two layers with random weights and its tokenizer, for `model.source`."""
+    folder = tmp_path_factory.mktemp("tiny-model")
+    torch.manual_seed(7)
+    tokenizer = tiny.tokenizer()
+    tiny.model(len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """49 conversations of different lengths, of which 40 are trained on with `data.held_out=0.2`."""
+    return jsonl(tmp_path_factory.mktemp("tiny-data") / "rows.jsonl", *conversations(49))
+
+
+@pytest.fixture
+def command(tiny_model: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Runs commands in this process, on the tiny model unless told otherwise, and says how they ended."""
+    return Command(tiny_model, tiny_data, monkeypatch)
+
+
+@pytest.fixture
+def untracked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No MLflow process beside the run: it costs ten seconds of CPU, and test_train.py has one that is looked at."""
+    monkeypatch.setattr("jobs.training.loop.Tracker", lambda *_: nullcontext())
