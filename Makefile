@@ -55,6 +55,10 @@ lint: $(VENV)/.dev $(VENV)/.infra ## Format check, lint and type check
 bench: $(VENV)/.dev ## Measure the figures in the README on this machine
 	@$(PY) -m tests.bench $(ARGS)
 
+.PHONY: bench-gpu
+bench-gpu: $(VENV)/.local ## Training speed on this GPU, ours beside TRL's, Unsloth's and the seed's (ARGS=)
+	@$(PY) -m tests.bench.gpu $(ARGS)
+
 .PHONY: lock
 lock: $(VENV)/.uv ## Resolve pyproject.toml into locks/ again, all extras together
 	@set -- --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes \

@@ -49,8 +49,9 @@ class ModelSettings(Section):
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """Weight precision. `auto` is bfloat16 where the device multiplies it natively (GPUs, CPUs with AVX-512), else
     float32."""
-    quantization: Literal["none", "4bit"] = "none"
-    """`4bit` holds the frozen base in NF4 (bitsandbytes); CUDA only."""
+    quantization: Literal["none", "4bit", "fp8"] = "none"
+    """`4bit` holds the frozen base in NF4 (bitsandbytes): least memory. `fp8` multiplies it on FP8 units (Hopper, Ada;
+    backend `compiled`): most tokens per second. Both need CUDA."""
     trust_remote_code: bool = False
     """Run Python code that the model repository ships. Leave it off unless you have read that code."""
 
@@ -93,8 +94,9 @@ class DataSettings(Section):
 class TrainSettings(Section):
     """The optimisation."""
 
-    backend: Literal["auto", "peft"] = "auto"
-    """How the model is loaded and adapted; `auto` picks the fastest one that runs on the device."""
+    backend: Literal["auto", "peft", "compiled", "unsloth"] = "auto"
+    """How the model is loaded and adapted. `auto` is `peft` on a CPU; on CUDA the planner picks backend, rows per pass
+    and checkpointing for the most tokens per second that fit in memory, and says why."""
     epochs: float = Field(1.0, gt=0, le=1000)
     """Passes over the training rows; ignored when `max_steps` is set."""
     max_steps: int | None = Field(None, ge=1)
@@ -113,8 +115,9 @@ class TrainSettings(Section):
     """AdamW's decoupled weight decay."""
     max_grad_norm: float = Field(1.0, gt=0)
     """Gradients are scaled down to this global L2 norm."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: about 30 % slower, far less memory."""
+    gradient_checkpointing: float = Field(0.0, ge=0, le=1)
+    """Share of the layers whose activations are recomputed in the backward pass: all of them (1 or true) is about 30 %
+    slower and takes far less memory. A share between 0 and 1 is for the backend `compiled`; others take it as 1."""
     seed: int = Field(42, ge=0, lt=2**32)
     """Seed of row order, adapter initialisation and dropout."""
     log_every_steps: int = Field(1, ge=1)

@@ -42,12 +42,12 @@ class InstanceType(Model):
     gpu: str | None = Field(default=None, description="GPU model, the value of the label k8s.amazonaws.com/accelerator")
     efa_interfaces: int = Field(default=0, ge=0, description="EFA network cards")
     usd_per_hour: float = Field(gt=0, description="on-demand list price, USD per hour")
-    source: Literal["list", "ratio"] = Field(description="where the price is from; see the head of the file")
+    source: Literal["catalogue", "recalled", "ratio"] = Field(description="where the price is from; see the head of the file")
 
 
 class Database(Model):
     usd_per_hour: float = Field(gt=0, description="on-demand list price in one zone, USD per hour")
-    source: Literal["list", "ratio"] = Field(description="where the price is from; see the head of the file")
+    source: Literal["catalogue", "recalled", "ratio"] = Field(description="where the price is from; see the head of the file")
 
 
 class Services(Model):

@@ -44,7 +44,15 @@ class Backend(Protocol):
 
 
 def choose(settings: Settings) -> Backend:
-    """The backend that `settings` ask for; `auto` is `peft`, which runs on every device."""
+    """The backend that `settings` ask for; `auto`, where the planner has not replaced it, is `peft`."""
+    if settings.train.backend == "compiled":
+        from jobs.backends.compiled import CompiledBackend
+
+        return CompiledBackend()
+    if settings.train.backend == "unsloth":
+        from jobs.backends.unsloth import UnslothBackend
+
+        return UnslothBackend()
     from jobs.backends.peft import PeftBackend
 
     return PeftBackend()

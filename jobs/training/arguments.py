@@ -30,7 +30,7 @@ def sft_config(settings: Settings, backend: Backend, packed: bool, output: Path)
         "warmup_steps": train.warmup,
         "weight_decay": train.weight_decay,
         "max_grad_norm": train.max_grad_norm,
-        "gradient_checkpointing": train.gradient_checkpointing,
+        "gradient_checkpointing": train.gradient_checkpointing > 0,
         "gradient_checkpointing_kwargs": {"use_reentrant": False},
         "seed": train.seed,
         "logging_steps": train.log_every_steps,

@@ -7,6 +7,7 @@ result with the base model and publishes it.
 
 from __future__ import annotations
 
+import logging
 import statistics
 import tempfile
 import time
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs import models
 from jobs.backends import Backend, choose
+from jobs.backends.device import train_planned
 from jobs.errors import HaetsalError, Interrupted
 from jobs.runs import EventLog, Run, git_revision
 from jobs.settings import Settings
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from jobs.dataset import Prepared
     from jobs.training.callbacks import Curve, StopOnRequest
     from jobs.training.trainer import Trainer
+
+_log = logging.getLogger(__name__)
 
 Show = Callable[[int, int, dict[str, float]], None]
 
@@ -54,12 +58,22 @@ def loop(settings: Settings, run: Run, worker: Worker) -> dict[str, Any]:
 
     Raises Diverged, Interrupted, and the errors of the parts it calls; rank 0 puts the reason on record first.
     """
+    folder = models.resolve(settings.model)
     if worker.rank > 0:
-        return _Session(settings, run, worker).train_and_publish()
+        return train_planned(
+            settings, folder, lambda table: None, lambda tree: _Session(tree, run, worker, folder).train_and_publish()
+        )
     with EventLog(run) as events, Tracker(settings.tracking, events):
         events.append("config", settings=settings.model_dump(mode="json"), git_revision=git_revision())
+
+        def say(table: str) -> None:
+            events.append("plan", table=table)
+            _log.info("planned for this GPU:\n%s", table)
+
         try:
-            result = _Session(settings, run, worker, events).train_and_publish()
+            result = train_planned(
+                settings, folder, say, lambda tree: _Session(tree, run, worker, folder, events).train_and_publish()
+            )
         except HaetsalError as error:
             events.append("failed", type=type(error).__name__, reason=str(error))
             raise
@@ -74,6 +88,7 @@ class _Session:
     settings: Settings
     run: Run
     worker: Worker
+    folder: Path
     events: EventLog | None = None
     phases: dict[str, float] = field(default_factory=dict)
 
@@ -87,8 +102,7 @@ class _Session:
         with tempfile.TemporaryDirectory(prefix="haetsal-") as scratch_name:
             scratch = Path(scratch_name)
             with self._phase("load"):
-                folder = models.resolve(self.settings.model)
-                model, tokenizer = backend.load(self.settings, folder)
+                model, tokenizer = backend.load(self.settings, self.folder)
             with self._phase("data"):
                 data = build(tokenizer, self.settings.data).limit_held_out(self.settings.eval.max_rows)
             curve, stop = Curve(self._emit), StopOnRequest(self.worker.stop_requested)
@@ -98,7 +112,7 @@ class _Session:
             self._stop_if_requested(f"at step {trainer.state.global_step} of {trainer.state.max_steps}")
             if self.events is None:
                 return {}
-            return self._publish(backend, trainer, folder, data, curve, scratch)
+            return self._publish(backend, trainer, data, curve, scratch)
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:
@@ -168,7 +182,7 @@ class _Session:
             trainer.train(resume_from_checkpoint=str(resume_from.folder))
 
     def _publish(
-        self, backend: Backend, trainer: Trainer, folder: Path, data: Prepared, curve: Curve, scratch: Path
+        self, backend: Backend, trainer: Trainer, data: Prepared, curve: Curve, scratch: Path
     ) -> dict[str, Any]:
         assert self.events is not None
         model, tokenizer = trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class
@@ -176,7 +190,7 @@ class _Session:
         if best is not None and best.step != trainer.state.global_step:
             backend.load_trained(model, best.folder)
         with self._phase("compare"):
-            comparison = report.compare(self.settings, backend, model, tokenizer, folder, data)
+            comparison = report.compare(self.settings, backend, model, tokenizer, self.folder, data)
         with self._phase("save"):
             product = scratch / "model"
             backend.save(model, product)
@@ -192,7 +206,7 @@ class _Session:
             "step_seconds": statistics.median(curve.step_seconds) if curve.step_seconds else None,
             "peak_memory_bytes": peak_bytes(),
             "phase_seconds": self.phases,
-            "base_model_sha256": models.identity(folder),
+            "base_model_sha256": models.identity(self.folder),
             "data": data.statistics,
         }
         report.publish(self.run, result, comparison, self.events)

@@ -115,6 +115,7 @@ def _memory_bytes(settings: Settings, base: int, trained: int, layers: int, hidd
 
     wide = precision(settings.model).itemsize
     weights = base * (_NF4_BYTES if settings.model.quantization == "4bit" else wide)
-    per_unit = 2 if settings.train.gradient_checkpointing else _ACTIVATION_BYTES
+    recomputed = settings.train.gradient_checkpointing
+    per_unit = 2 * recomputed + _ACTIVATION_BYTES * (1 - recomputed)
     activations = settings.train.batch_size * length * hidden * layers * per_unit * wide // 2
     return int(weights + trained * 16 + activations + _LIBRARIES_BYTES)

