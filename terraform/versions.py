@@ -11,6 +11,9 @@ from terraform.documents import Model, load_document
 ROOT = Path(__file__).resolve().parent.parent
 
 
+Source = Literal["catalogue", "recalled", "ratio"]
+
+
 class Eks(Model):
     ami_release: str = Field(pattern=r"^\d+\.\d+\.\d+-\d{8}$", description="AL2023 node image release")
     addons: dict[str, str] = Field(description="EKS add-on name to version")
@@ -42,12 +45,12 @@ class InstanceType(Model):
     gpu: str | None = Field(default=None, description="GPU model, the value of the label k8s.amazonaws.com/accelerator")
     efa_interfaces: int = Field(default=0, ge=0, description="EFA network cards")
     usd_per_hour: float = Field(gt=0, description="on-demand list price, USD per hour")
-    source: Literal["catalogue", "recalled", "ratio"] = Field(description="where the price is from; see the head of the file")
+    source: Source = Field(description="where the price is from; see the head of the file")
 
 
 class Database(Model):
     usd_per_hour: float = Field(gt=0, description="on-demand list price in one zone, USD per hour")
-    source: Literal["catalogue", "recalled", "ratio"] = Field(description="where the price is from; see the head of the file")
+    source: Source = Field(description="where the price is from; see the head of the file")
 
 
 class Services(Model):
