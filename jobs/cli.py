@@ -12,6 +12,8 @@ from pathlib import Path
 from jobs.errors import HaetsalError, Interrupted
 from jobs.redact import redact
 
+_CHATTY = "accelerate alembic botocore datasets fsspec httpx matplotlib mlflow ray.train trl".split()
+
 
 def parser(description: str) -> argparse.ArgumentParser:
     """A parser with the options of every job: `--config` and `--set`."""
@@ -34,8 +36,8 @@ def main(command: Callable[[], None]) -> None:
     # Read by transformers at import: its warnings are about itself, its errors are exceptions.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    for chatty in ("httpx", "alembic", "mlflow", "fsspec", "botocore", "datasets", "accelerate", "trl", "ray.train"):
-        logging.getLogger(chatty).setLevel(logging.ERROR)
+    for library in _CHATTY:
+        logging.getLogger(library).setLevel(logging.ERROR)
     try:
         command()
         code = 0

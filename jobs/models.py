@@ -190,7 +190,9 @@ def _convert_gguf(gguf: Path, target: Path) -> None:
     """
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     print(f"converting {gguf.name} to safetensors (once, about a minute)", file=sys.stderr)
     tokenizer = load_tokenizer(gguf)
     loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
