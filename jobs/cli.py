@@ -12,7 +12,18 @@ from pathlib import Path
 from jobs.errors import HaetsalError, Interrupted
 from jobs.redact import redact
 
-_CHATTY = "accelerate alembic botocore datasets fsspec httpx matplotlib mlflow ray.train trl".split()
+_CHATTY = (
+    "accelerate",
+    "alembic",
+    "botocore",
+    "datasets",
+    "fsspec",
+    "httpx",
+    "matplotlib",
+    "mlflow",
+    "ray.train",
+    "trl",
+)
 
 
 def parser(description: str) -> argparse.ArgumentParser:
