@@ -12,30 +12,13 @@ import re
 import shlex
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from jobs.errors import UsageError
-
-_CREDENTIALS_IN_URL = re.compile(r"://[^/@\s]+@")
-
-
-def _no_credentials(value: str) -> str:
-    if _CREDENTIALS_IN_URL.search(value):
-        raise ValueError("must not hold credentials; pass them by environment variable, never in a config file")
-    return value
-
-
-Address = Annotated[str, Field(min_length=1), AfterValidator(_no_credentials)]
-"""A path, `file://`, `s3://` or `http(s)://` address without credentials in it."""
-
-
-class Section(BaseModel):
-    """Base of every node of the tree: frozen, closed against unknown keys, finite numbers only."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+from jobs.section import Address, Section
 
 
 class ModelSettings(Section):
