@@ -32,9 +32,9 @@ class ModelSettings(Section):
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """Weight precision. `auto` is bfloat16 where the device multiplies it natively (GPUs, CPUs with AVX-512), else
     float32."""
-    quantization: Literal["none", "4bit", "fp8"] = "none"
-    """`4bit` holds the frozen base in NF4 (bitsandbytes): least memory. `fp8` multiplies it on FP8 units (Hopper, Ada;
-    backend `compiled`): most tokens per second. Both need CUDA."""
+    quantization: Literal["none", "4bit", "8bit"] = "none"
+    """`4bit` holds the frozen base in NF4 (bitsandbytes): least memory. `8bit` multiplies it on the 8-bit units of a
+    Hopper GPU (backend `compiled`): most tokens per second. Both need CUDA."""
     trust_remote_code: bool = False
     """Run Python code that the model repository ships. Leave it off unless you have read that code."""
 

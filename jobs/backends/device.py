@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from jobs.backends import planner
+from jobs.backends.compiled import EIGHT_BIT_CAPABILITY
 from jobs.errors import UsageError
 from jobs.settings import LoraSettings, Settings
 
 T = TypeVar("T")
 
-_FP8_CAPABILITY = (8, 9)
 _BF16_CAPABILITY = (8, 0)
 
 
@@ -52,7 +52,9 @@ def gpu() -> planner.Gpu:
 
     capability = torch.cuda.get_device_capability()
     memory_bytes = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
-    return planner.Gpu(memory_bytes, has_fp8=capability >= _FP8_CAPABILITY, has_bf16=capability >= _BF16_CAPABILITY)
+    return planner.Gpu(
+        memory_bytes, has_8bit=capability >= EIGHT_BIT_CAPABILITY, has_bf16=capability >= _BF16_CAPABILITY
+    )
 
 
 def dimensions(folder: Path, lora: LoraSettings) -> planner.Dimensions:
