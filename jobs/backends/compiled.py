@@ -76,7 +76,8 @@ class CompiledBackend(PeftBackend):
                 fuse(module, factors.get(module))
         # Every rank has the same 8-bit weights from the same file; DDP would send them round once more.
         buffers = [name for name, _ in model.named_buffers()]
-        torch.nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, buffers)
+        ignore = torch.nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
+        ignore(model, buffers)  # type: ignore[no-untyped-call]
         model.enable_input_require_grads()  # the first layer then has the same graph as the others: one compilation
         layers = [module for module in base.modules() if isinstance(module, GradientCheckpointingLayer)]
         share = settings.train.gradient_checkpointing
