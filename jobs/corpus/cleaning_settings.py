@@ -78,12 +78,12 @@ class QualitySettings(Section):
 
 
 class CleaningSettings(Section):
-    """The steps that each text goes through, in this order. Text that no UTF-8 can hold (lone surrogates) always goes."""
+    """The steps that each text goes through, in this order. What no UTF-8 can hold (lone surrogates) always goes."""
 
     invisible: bool = True
     """Remove control characters and characters of no width, except where they join an emoji."""
     compose: bool = True
-    """Compose Hangul and everything else (Unicode NFC); full-width Latin and half-width Hangul take their usual form."""
+    """Compose Hangul and the rest (Unicode NFC); full-width Latin and half-width Hangul take their usual form."""
     html: bool = True
     """Resolve entities, remove comments, scripts and tags. Code between backticks stays as it is."""
     wiki: bool = True

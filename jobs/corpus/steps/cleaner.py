@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from jobs.corpus.cleaning_settings import ALL_PERSONAL_DATA, CleaningSettings
+from jobs.corpus.cleaning_settings import ALL_PERSONAL_DATA, CleaningSettings, QualitySettings
 from jobs.corpus.steps import characters, layout, markup, personal, quality
 
 _PASSES = 8
@@ -85,7 +85,7 @@ class Cleaner:
         return Dropped("unsettled_markup", f"markup nested more than {_PASSES} levels deep")
 
 
-def _judged(text: str, bounds: quality.QualitySettings, min_characters: int) -> Dropped | None:
+def _judged(text: str, bounds: QualitySettings, min_characters: int) -> Dropped | None:
     verdict = quality.judge(text, bounds, min_characters)
     return Dropped(*verdict) if verdict else None
 

@@ -8,6 +8,7 @@ from functools import cache
 from jobs.corpus.steps.code import outside_fences
 
 _RAGGED = ("  ", "\t", "\n ", " \n", "\n\n\n")
+_JAMO = re.compile("[ㄱ-ㅣ]")
 _SPACES = re.compile("[ \t]{2,}|\t")
 _LINE_ENDS = re.compile(" ?\n ?")
 _EMPTY_LINES = re.compile("\n{3,}")
@@ -30,7 +31,7 @@ def squeezed(text: str, longest: int) -> str:
     From soynlp by way of EleutherAI's dps, which squeezes every letter and digit: 1000 would become 100. Only jamo
     are laughter.
     """
-    return _run(longest).sub(r"\1" * longest, text)
+    return _run(longest).sub(r"\1" * longest, text) if _JAMO.search(text) else text
 
 
 @cache

@@ -2,15 +2,16 @@
 
 | rule | source of rule and default |
 |---|---|
-| length, symbols, bullets, ellipses | Gopher (Rae et al. 2021, A.1.1), lengths as in EleutherAI's dps (korean_job.yaml: 50 to 100,000) |
-| mean word length | Gopher and dps: 3 to 10. Korean words run from 2.9, so that 3 would take sound text: from 2 on |
-| Hangul | dps: 0.25. Its class ㄱ-힣 takes in all Hanja and it divides by digits and signs too; here: letters |
+| length | EleutherAI's dps, korean_job.yaml: 50 to 100,000 characters |
+| symbols, bullets, ellipses | Gopher (Rae et al. 2021, A.1.1), and dps after it |
+| mean word length | Gopher and dps: 3 to 10. Plain Korean has about 3, so that 3 takes sound text: from 2 on |
+| Hangul | dps: 0.25, but of letters alone, and without the Hanja that its class ㄱ-힣 takes in |
 | Hanja, Latin | own: classical Chinese and English pages with a Korean frame |
 | broken | own, after Polyglot-Ko's "broken code" (Ko et al. 2023, section 3) |
 | repeated lines, word runs | Gopher, table A1 |
 
-Left out: C4's rule that lines end in punctuation, and dropping single lines that repeat between documents. Korean lists,
-tables and statutes do both.
+Left out: C4's rule that lines end in punctuation (Raffel et al. 2020), and dropping single lines that repeat between
+documents. Korean lists, tables and statutes do both.
 """
 
 from __future__ import annotations

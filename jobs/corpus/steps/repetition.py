@@ -33,11 +33,14 @@ def repeated_runs(words: list[str]) -> str | None:
     characters = int(ends[-1])
     for size, bound in _MOST_FREQUENT.items():
         keys = _keys(ids, size)
-        distinct, first, counts = np.unique(keys, return_index=True, return_counts=True)
-        if len(distinct) == len(keys):
+        ordered = np.sort(keys)
+        changes = np.flatnonzero(ordered[1:] != ordered[:-1])
+        if len(changes) == len(keys) - 1:
             return None  # no run of this size comes twice, so no longer one does
+        counts = np.diff(changes, prepend=-1, append=len(keys) - 1)
         top = int(np.argmax(counts))
-        share = int(counts[top]) * int(ends[first[top] + size] - ends[first[top]]) / characters
+        first = int(np.argmax(keys == ordered[int(counts[: top + 1].sum()) - 1]))
+        share = int(counts[top]) * int(ends[first + size] - ends[first]) / characters
         if share > bound:
             return f"one run of {size} words holds {share:.3f} > {bound:g} of the characters"
     for size, bound in _REPEATED.items():
@@ -63,6 +66,9 @@ def _keys(ids: NDArray[np.uint64], size: int) -> NDArray[np.uint64]:
 
 def _repeats(keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
     """Which runs occurred before."""
+    ordered = np.sort(keys)
+    if not (ordered[1:] == ordered[:-1]).any():
+        return np.zeros(len(keys), dtype=bool)
     repeats = np.ones(len(keys), dtype=bool)
     repeats[np.unique(keys, return_index=True)[1]] = False
     return repeats
