@@ -71,17 +71,18 @@ class Cleaner:
         masked: Counter[str] = Counter()
         changed: dict[str, None] = {}
         text = characters.encodable(text)
+        settled = None
         for _ in range(_PASSES):
-            before = text
             for name, step in self._steps:
                 after = step(text)
                 if after != text:
                     changed[name] = None
                     text = after
-            text, found = personal.mask(text, self._settings.mask)
-            masked.update(found)
-            if text == before:
+            if text == settled:
                 return Cleaned(text, dict(masked), tuple(changed))
+            text, found = personal.mask(text, self._settings.mask)
+            settled = None if found else text
+            masked.update(found)
         return Dropped("unsettled_markup", f"markup nested more than {_PASSES} levels deep")
 
 

@@ -9,8 +9,7 @@ from jobs.corpus.steps.code import outside_fences
 
 _RAGGED = ("  ", "\t", "\n ", " \n", "\n\n\n")
 _JAMO = re.compile("[ㄱ-ㅣ]")
-_SPACES = re.compile("[ \t]{2,}|\t")
-_LINE_ENDS = re.compile(" ?\n ?")
+_SPACES = re.compile("  +")
 _EMPTY_LINES = re.compile("\n{3,}")
 
 
@@ -22,7 +21,8 @@ def single_spaced(text: str) -> str:
 
 
 def _single_spaced(text: str) -> str:
-    return _EMPTY_LINES.sub("\n\n", _LINE_ENDS.sub("\n", _SPACES.sub(" ", text)))
+    text = _SPACES.sub(" ", text.replace("\t", " ")).replace(" \n", "\n").replace("\n ", "\n")
+    return _EMPTY_LINES.sub("\n\n", text)
 
 
 def squeezed(text: str, longest: int) -> str:

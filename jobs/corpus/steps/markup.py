@@ -109,7 +109,6 @@ def _without_blocks(text: str, opening: re.Pattern[str], closing: re.Pattern[str
     return "".join([*kept, text[position:]])
 
 
-_WIKI_SIGNS = ("[[", "'''")
 _WIKI_LEVELS = 8
 _TEMPLATE = re.compile(r"\{\{[^{}]*\}\}")
 _WIKI_TABLE = (re.compile(r"^\{\|", re.MULTILINE), re.compile(r"^\|\}", re.MULTILINE))
@@ -123,7 +122,7 @@ _WIKI_HEADING = re.compile(r"^(={2,6})[ \t]*([^=\n]+?)[ \t]*\1[ \t]*$", re.MULTI
 def without_wiki(text: str) -> str:
     """The words of text in MediaWiki's markup. Without a link or bold print in it a text is taken for something else,
     as templates look like Jinja's."""
-    return outside_code(text, _without_wiki) if any(sign in text for sign in _WIKI_SIGNS) else text
+    return outside_code(text, _without_wiki) if "'''" in text or _WIKI_LINK.search(text) else text
 
 
 def _without_wiki(text: str) -> str:

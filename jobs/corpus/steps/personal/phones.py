@@ -57,4 +57,4 @@ def is_representative(match: re.Match[str]) -> bool:
 
 
 def _is_announced(match: re.Match[str]) -> bool:
-    return bool(_PHONE_WORDS.search(before(match)) or _PHONE_WORDS.match(after(match).lstrip()))
+    return bool(_PHONE_WORDS.search(before(match)) or _PHONE_WORDS.search(after(match)))
