@@ -118,7 +118,7 @@ def test_pickled_cleaner_does_the_same() -> None:
 def test_what_was_done_is_counted() -> None:
     cleaned = Cleaner(LENIENT)("<p>전화 010-1234-5678,  010-9876-5432</p> ㅋㅋㅋㅋ a@b.kr")
     assert cleaned == (
-        "전화 [전화번호], [전화번호]\n\nㅋㅋ [이메일]",
+        "전화 [전화번호], [전화번호]\nㅋㅋ [이메일]",
         {"phone": 2, "email": 1},
         ("html", "whitespace", "jamo"),
     )
@@ -144,6 +144,12 @@ def test_conversations_are_judged_as_a_whole() -> None:
     cleaned = cleaner.conversation(turns)
     assert isinstance(cleaned, list)
     assert [turn.text for turn in cleaned] == turns
+    assert isinstance(
+        cleaner.conversation(["영어로 옮겨 주세요: 비가 온다.", "It is raining, and it will not stop soon."]), list
+    )
+    english = cleaner.conversation(["What is rain?", "Water that falls from clouds."])
+    assert isinstance(english, Dropped)
+    assert english.rule == "hangul_share"
     empty = cleaner.conversation(["질문이 있어요", "<p></p>"])
     assert isinstance(empty, Dropped)
     assert empty.rule == "too_short"

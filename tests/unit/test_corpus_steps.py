@@ -158,13 +158,13 @@ CLASSIC = "天地玄黃 宇宙洪荒 日月盈昃 辰宿列張 寒來暑往 秋�
     ],
 )
 def test_quality_rules(text: str, rule: str | None) -> None:
-    verdict = quality.judge(text, QualitySettings(), 50)
+    verdict = quality.judge(text, QualitySettings())
     assert (verdict[0] if verdict else None) == rule
 
 
 def test_fenced_code_does_not_count_as_language() -> None:
     code = "```python\n" + "\n".join(f"value_{i} = compute(value_{i - 1})" for i in range(40)) + "\n```"
-    assert quality.judge(f"{SOUND}\n{code}", QualitySettings(), 50) is None
+    assert quality.judge(f"{SOUND}\n{code}", QualitySettings()) is None
 
 
 def _gopher_repeated_share(words: list[str], size: int) -> float:

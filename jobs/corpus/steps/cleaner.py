@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from jobs.corpus.cleaning_settings import ALL_PERSONAL_DATA, CleaningSettings, QualitySettings
+from jobs.corpus.cleaning_settings import ALL_PERSONAL_DATA, CleaningSettings
 from jobs.corpus.steps import characters, layout, markup, personal, quality
 
 _PASSES = 8
@@ -53,10 +53,13 @@ class Cleaner:
         cleaned = self._clean(text)
         if isinstance(cleaned, Dropped):
             return cleaned
-        return _judged(cleaned.text, self._settings.quality, self._settings.quality.min_characters) or cleaned
+        verdict = quality.judge(cleaned.text, self._settings.quality)
+        return Dropped(*verdict) if verdict else cleaned
 
     def conversation(self, turns: Sequence[str]) -> list[Cleaned] | Dropped:
-        """Clean each turn and judge them together, as "네." is a good answer and a bad document."""
+        """Clean each turn and judge them together (see `quality.judge_conversation`). Never raises."""
+        if not turns:
+            return Dropped("too_short", "a conversation without turns")
         result = []
         for turn in turns:
             cleaned = self._clean(turn)
@@ -65,7 +68,8 @@ class Cleaner:
             if not cleaned.text:
                 return Dropped("too_short", "a turn of the conversation is empty")
             result.append(cleaned)
-        return _judged("\n".join(cleaned.text for cleaned in result), self._settings.quality, 1) or result
+        verdict = quality.judge_conversation([cleaned.text for cleaned in result], self._settings.quality)
+        return Dropped(*verdict) if verdict else result
 
     def _clean(self, text: str) -> Cleaned | Dropped:
         masked: Counter[str] = Counter()
@@ -84,11 +88,6 @@ class Cleaner:
             settled = None if found else text
             masked.update(found)
         return Dropped("unsettled_markup", f"markup nested more than {_PASSES} levels deep")
-
-
-def _judged(text: str, bounds: QualitySettings, min_characters: int) -> Dropped | None:
-    verdict = quality.judge(text, bounds, min_characters)
-    return Dropped(*verdict) if verdict else None
 
 
 def mask(text: str) -> str:
