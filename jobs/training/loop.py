@@ -61,7 +61,12 @@ def loop(settings: Settings, run: Run, worker: Worker) -> dict[str, Any]:
     folder = models.resolve(settings.model)
     if worker.rank > 0:
         return train_planned(
-            settings, folder, lambda table: None, lambda tree: _Session(tree, run, worker, folder).train_and_publish()
+            settings,
+            folder,
+            run,
+            worker.world_size,
+            lambda table: None,
+            lambda tree: _Session(tree, run, worker, folder).train_and_publish(),
         )
     with EventLog(run) as events, Tracker(settings.tracking, events):
         events.append("config", settings=settings.model_dump(mode="json"), git_revision=git_revision())
@@ -72,7 +77,12 @@ def loop(settings: Settings, run: Run, worker: Worker) -> dict[str, Any]:
 
         try:
             result = train_planned(
-                settings, folder, say, lambda tree: _Session(tree, run, worker, folder, events).train_and_publish()
+                settings,
+                folder,
+                run,
+                worker.world_size,
+                say,
+                lambda tree: _Session(tree, run, worker, folder, events).train_and_publish(),
             )
         except HaetsalError as error:
             events.append("failed", type=type(error).__name__, reason=str(error))
