@@ -51,6 +51,10 @@ test: $(VENV)/.dev $(VENV)/.infra $(VENV)/bin/helm ## Run the tests (ARGS="-k na
 lint: $(VENV)/.dev $(VENV)/.infra ## Format check, lint and type check
 	@$(VENV)/bin/ruff format --check . && $(VENV)/bin/ruff check . && $(VENV)/bin/mypy
 
+.PHONY: charts
+charts: $(VENV)/.dev ## Write the charts' values schemas and README tables from their values.yaml
+	@$(PY) charts/values_schema.py ray-lib ray-job haetsal
+
 .PHONY: bench
 bench: $(VENV)/.dev ## Measure the figures in the README on this machine
 	@$(PY) -m tests.bench $(ARGS)
