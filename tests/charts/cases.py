@@ -11,7 +11,10 @@ NOTHING = {
     "cluster": {"enabled": False},
     "monitoring": {"enabled": False},
     "priorities": {"enabled": False},
-    "operations": {"drillNamespace": "", "jobs": {n: {"enabled": False} for n in ("backup", "health", "drill", "retention")}},
+    "operations": {
+        "drillNamespace": "",
+        "jobs": {n: {"enabled": False} for n in ("backup", "health", "drill", "retention")},
+    },
 }
 CONFIG = 'model: {source: "org/모델"}\ntrain: {epochs: 1}\n'
 FIXED = {"config": CONFIG, "workers": {"training": {"min": 2, "max": 2}}}
@@ -40,7 +43,12 @@ CASES = {
     "run with ttl": ("ray-job", FIXED | {"cleanup": {"ttlSeconds": 600}}, ()),
     "run with rules": (
         "ray-job",
-        FIXED | {"cleanup": {"deletionRules": [{"policy": "DeleteSelf", "condition": {"jobStatus": "FAILED", "ttlSeconds": 5}}]}},
+        FIXED
+        | {
+            "cleanup": {
+                "deletionRules": [{"policy": "DeleteSelf", "condition": {"jobStatus": "FAILED", "ttlSeconds": 5}}]
+            }
+        },
         (),
     ),
 }

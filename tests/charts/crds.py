@@ -48,7 +48,9 @@ def validators(group: str, kuberay: str) -> dict[tuple[str, str], jsonschema.Dra
     """Validators by apiVersion and kind, for the kinds that our charts make."""
     files = {
         "ray.io": ("ray.io_rayclusters", "ray.io_rayjobs", "ray.io_rayservices"),
-        "kueue.x-k8s.io": tuple(f"kueue.x-k8s.io_{kind}" for kind in ("clusterqueues", "localqueues", "resourceflavors")),
+        "kueue.x-k8s.io": tuple(
+            f"kueue.x-k8s.io_{kind}" for kind in ("clusterqueues", "localqueues", "resourceflavors")
+        ),
         "monitoring.coreos.com": ("monitoring.coreos.com_podmonitors", "monitoring.coreos.com_prometheusrules"),
     }[group]
     found = {}

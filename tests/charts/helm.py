@@ -64,7 +64,12 @@ class Helm:
     def run(self, *arguments: str, values: dict | None = None) -> subprocess.CompletedProcess[str]:
         """Any command of helm; `values` are what `--values -` reads."""
         return subprocess.run(
-            [self.binary, *arguments], input=yaml.safe_dump(values or {}), capture_output=True, text=True, timeout=60, check=False
+            [self.binary, *arguments],
+            input=yaml.safe_dump(values or {}),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
 
 

@@ -61,7 +61,9 @@ def allowed(policies: list[dict], source: End, target: End, port: int, protocol:
 
 def _side(policies: list[dict], direction: str, own: End, peer: End, port: int, protocol: str) -> bool:
     word = {"Egress": "to", "Ingress": "from"}[direction]
-    concerned = [p["spec"] for p in policies if direction in p["spec"]["policyTypes"] and selects(p["spec"]["podSelector"], own)]
+    concerned = [
+        p["spec"] for p in policies if direction in p["spec"]["policyTypes"] and selects(p["spec"]["podSelector"], own)
+    ]
     assert concerned, "default-deny selects every pod"
     return any(
         any(peer_matches(candidate, peer) for candidate in rule[word])

@@ -61,7 +61,9 @@ def test_a_broken_rayjob_is_found(path, value, everything, versions):
 def test_every_pod_is_restricted(everything):
     found = dict(pods(everything))
     assert len(found) > 10
-    assert not {where: list(pod_security.violations(pod)) for where, pod in found.items() if any(pod_security.violations(pod))}
+    assert not {
+        where: list(pod_security.violations(pod)) for where, pod in found.items() if any(pod_security.violations(pod))
+    }
 
 
 def test_ray_containers_that_the_operator_adds_are_restricted(everything):

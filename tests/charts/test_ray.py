@@ -84,7 +84,9 @@ def test_the_three_worker_groups(helm):
     assert ray(training)["resources"]["limits"] == {"cpu": "7", "memory": "28Gi", "nvidia.com/gpu": 1}
     spec = training["template"]["spec"]
     assert spec["nodeSelector"] == {"node-type": "gpu-training"}
-    assert spec["tolerations"] == [{"key": "gpu-training", "operator": "Equal", "value": "true", "effect": "NoSchedule"}]
+    assert spec["tolerations"] == [
+        {"key": "gpu-training", "operator": "Equal", "value": "true", "effect": "NoSchedule"}
+    ]
     assert "podAffinity" in spec["affinity"] and "topologySpreadConstraints" not in spec
     preprocessing = group(cluster, "preprocessing")
     assert "nvidia.com/gpu" not in ray(preprocessing)["resources"]["limits"]
@@ -95,7 +97,9 @@ def test_the_three_worker_groups(helm):
 
 
 def test_a_worker_outlives_its_checkpoint(helm):
-    cluster = only(helm.render("ray-job", FIXED | {"ray": {"checkpointSeconds": 600}}), "RayJob")["spec"]["rayClusterSpec"]
+    cluster = only(helm.render("ray-job", FIXED | {"ray": {"checkpointSeconds": 600}}), "RayJob")["spec"][
+        "rayClusterSpec"
+    ]
     worker = group(cluster, "training")
     assert worker["template"]["spec"]["terminationGracePeriodSeconds"] > 600
     hook = ray(worker)["lifecycle"]["preStop"]["exec"]["command"][-1]
@@ -103,7 +107,10 @@ def test_a_worker_outlives_its_checkpoint(helm):
 
 
 def test_nothing_needs_a_gpu_or_a_pool_on_kind(helm):
-    for chart, values in (("haetsal", {"serving": {"enabled": True}, "gateway": {"enabled": True}}), ("ray-job", ELASTIC)):
+    for chart, values in (
+        ("haetsal", {"serving": {"enabled": True}, "gateway": {"enabled": True}}),
+        ("ray-job", ELASTIC),
+    ):
         text = helm.text(chart, values, "values-kind.yaml")
         assert "nvidia.com/gpu" not in text.replace("coveredResources", "")
         assert "nodeSelector" not in text and "job-gpu" not in text

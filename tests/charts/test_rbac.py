@@ -26,7 +26,9 @@ def rights_of_the_table() -> set[Right]:
 
 def rights_of(objects: list[dict]) -> set[Right]:
     """What accounts may, by way of bindings and roles, as the API server would resolve them."""
-    roles = {(o["kind"], o["metadata"].get("namespace"), o["metadata"]["name"]): o for o in objects if "Role" in o["kind"]}
+    roles = {
+        (o["kind"], o["metadata"].get("namespace"), o["metadata"]["name"]): o for o in objects if "Role" in o["kind"]
+    }
     found = set()
     for binding in (o for o in objects if o["kind"] in ("RoleBinding", "ClusterRoleBinding")):
         namespace = binding["metadata"].get("namespace")
@@ -53,7 +55,9 @@ def test_without_a_drill_nobody_may_restore(helm):
 
 def test_no_role_is_left_unbound(helm):
     objects = helm.render("haetsal", AWS)
-    bound = {(o["roleRef"]["kind"], o["metadata"].get("namespace"), o["roleRef"]["name"]) for o in objects if "roleRef" in o}
+    bound = {
+        (o["roleRef"]["kind"], o["metadata"].get("namespace"), o["roleRef"]["name"]) for o in objects if "roleRef" in o
+    }
     roles = {
         (o["kind"], o["metadata"].get("namespace"), o["metadata"]["name"])
         for o in objects

@@ -12,7 +12,9 @@ from tests.charts.cases import AWS, CONFIG, FIXED, QUEUED, SHARED
 from tests.charts.helm import CHARTS, RUN, Refused
 
 NAMES = ("ray-lib", "ray-job", "haetsal")
-PASSED_AWS = addons.Aws("haetsal-dev", "ap-northeast-2", "registry/haetsal-dev", "data", "artifacts", "backups", "db", None)
+PASSED_AWS = addons.Aws(
+    "haetsal-dev", "ap-northeast-2", "registry/haetsal-dev", "data", "artifacts", "backups", "db", None
+)
 
 
 @pytest.mark.parametrize("chart", NAMES)
@@ -77,15 +79,29 @@ BAD = {
     "wrong type": (JOB, FIXED | {"retries": "two"}, "at '/retries': got string, want integer"),
     "wrong type in the library": (JOB, FIXED | training(gpus="one"), "training/gpus': got string, want integer"),
     "unknown key": (JOB, FIXED | {"retrys": 1}, "additional properties 'retrys' not allowed"),
-    "unknown key below": (PLATFORM, AWS | {"network": {"https_": []}}, "'/network': additional properties 'https_' not allowed"),
+    "unknown key below": (
+        PLATFORM,
+        AWS | {"network": {"https_": []}},
+        "'/network': additional properties 'https_' not allowed",
+    ),
     "unknown key in the library": (JOB, FIXED | training(gpu=1), "additional properties 'gpu' not allowed"),
-    "half a worker group": (JOB, FIXED | {"ray": {"workerGroups": {"mine": {"cpu": "1"}}}}, "missing properties 'image', 'memory'"),
+    "half a worker group": (
+        JOB,
+        FIXED | {"ray": {"workerGroups": {"mine": {"cpu": "1"}}}},
+        "missing properties 'image', 'memory'",
+    ),
     "a number with a unit it has not": (JOB, FIXED | training(memory="4 GB"), "'4 GB' does not match pattern"),
     "argument that a shell would read": (JOB, FIXED | {"arguments": ["$(id)"]}, "does not match pattern"),
     "unknown job": (JOB, FIXED | {"job": "trian"}, "value must be one of 'preprocess', 'train'"),
     "ttl and rules": (
         JOB,
-        FIXED | {"cleanup": {"ttlSeconds": 5, "deletionRules": [{"policy": "DeleteSelf", "condition": {"jobStatus": "FAILED"}}]}},
+        FIXED
+        | {
+            "cleanup": {
+                "ttlSeconds": 5,
+                "deletionRules": [{"policy": "DeleteSelf", "condition": {"jobStatus": "FAILED"}}],
+            }
+        },
         "cleanup: ttlSeconds and deletionRules exclude each other; set one of them",
     ),
     "queue and rules": (
@@ -118,17 +134,33 @@ BAD = {
     "gpu nodes without gpus": (JOB, FIXED | training(image="cpu", gpus=0), "pool gpu-training has GPU nodes"),
     "no settings": (JOB, FIXED | {"config": ""}, "config: is empty; pass the run's settings file with --set-file"),
     "no workers": (JOB, {"config": CONFIG}, "workers: names no worker group"),
-    "unknown workers": (JOB, {"config": CONFIG, "workers": {"x": {"min": 1, "max": 1}}}, "has inference, preprocessing, training"),
-    "workers of a shared cluster": (JOB, SHARED | {"workers": FIXED["workers"]}, "workers: the run takes the workers of haetsal"),
+    "unknown workers": (
+        JOB,
+        {"config": CONFIG, "workers": {"x": {"min": 1, "max": 1}}},
+        "has inference, preprocessing, training",
+    ),
+    "workers of a shared cluster": (
+        JOB,
+        SHARED | {"workers": FIXED["workers"]},
+        "workers: the run takes the workers of haetsal",
+    ),
     "retries on a shared cluster": (JOB, SHARED | {"retries": 1}, "retries: every retry is a new cluster"),
     "queue on a shared cluster": (JOB, SHARED | {"queue": "runs"}, "queue: Kueue admits clusters"),
-    "deadlines in the wrong order": (JOB, FIXED | {"deadlines": {"startSeconds": 90, "runSeconds": 60}}, "runSeconds 60 includes the wait"),
+    "deadlines in the wrong order": (
+        JOB,
+        FIXED | {"deadlines": {"startSeconds": 90, "runSeconds": 60}},
+        "runSeconds 60 includes the wait",
+    ),
     "head outlives record": (JOB, FIXED | {"cleanup": {"keepRecordSeconds": 60}}, "the head cannot outlive the record"),
     "gateway without serving": (PLATFORM, AWS | {"gateway": {"enabled": True}}, "gateway: has nothing to forward to"),
     "store on aws": (PLATFORM, AWS | {"objectStore": {"enabled": True}}, "objectStore: is for kind"),
     "backup to nowhere": (PLATFORM, AWS | {"storage": {"backups": ""}}, "needs storage.backups, an s3:// address"),
     "bucket without s3": (PLATFORM, AWS | {"storage": {"root": "artifacts"}}, "'artifacts' does not match pattern"),
-    "drill in the platform": (PLATFORM, AWS | {"operations": {"drillNamespace": "haetsal"}}, "the drill deletes what it restored"),
+    "drill in the platform": (
+        PLATFORM,
+        AWS | {"operations": {"drillNamespace": "haetsal"}},
+        "the drill deletes what it restored",
+    ),
     "quota of no group": (
         PLATFORM,
         AWS | {"queues": {"enabled": True, "quotas": {"x": {"cpu": "1", "memory": "1Gi", "gpus": 0}}}},
