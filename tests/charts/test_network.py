@@ -88,6 +88,7 @@ PROMETHEUS = other("monitoring", **{"app.kubernetes.io_name": "prometheus"})
 GATEWAY = pod(**{"app.kubernetes.io/name": "gateway"})
 SUBMITTER = pod(**{"haetsal/role": "submitter"})
 BACKUP = pod(**{"haetsal/role": "operations", "haetsal/operation": "backup"})
+DRILL = pod(**{"haetsal/role": "operations", "haetsal/operation": "drill"})
 HEALTH = pod(**{"haetsal/role": "operations", "haetsal/operation": "health"})
 DNS = other("kube-system", **{"k8s-app": "kube-dns"})
 MLFLOW = other("mlflow", **{"app.kubernetes.io_name": "mlflow"})
@@ -117,6 +118,7 @@ NEEDED = {
     "backup to s3": (BACKUP, S3, 443, "TCP"),
     "backup to api": (BACKUP, API, 6443, "TCP"),
     "backup to database": (BACKUP, DATABASE, 5432, "TCP"),
+    "drill to database": (DRILL, DATABASE, 5432, "TCP"),
     "backup to dashboard": (BACKUP, HEAD, 8265, "TCP"),
     "health to serve": (HEALTH, SERVE, 8000, "TCP"),
     "alerts": (HEALTH, other("monitoring", **{"app.kubernetes.io_name": "alertmanager"}), 9093, "TCP"),

@@ -3,6 +3,7 @@
 import statistics
 
 import pytest
+import yaml
 
 from tests.charts.cases import ALL, AWS, CASES, NOTHING
 from tests.charts.helm import CHARTS, Helm, names, only
@@ -124,3 +125,11 @@ def test_notes_say_what_to_do_next(helm):
         notes = done.stdout.partition("NOTES:")[2]
         assert "make train PROFILE=aws" in notes and words in notes
     assert (CHARTS / "ray-job" / "templates" / "NOTES.txt").exists()
+
+
+def test_operations_read_settings_that_they_know(helm):
+    """The ConfigMap is a settings file of ops/settings.py, whose tree is closed."""
+    settings = pytest.importorskip("ops.settings", reason="the operations are not written yet")
+    for values in (AWS, AWS | {"tracking": {"database": "postgresql://mlflow@db/mlflow"}}):
+        text = only(helm.render("haetsal", values), "ConfigMap", "operations")["data"]["config.yaml"]
+        settings.OpsSettings.model_validate(yaml.safe_load(text))

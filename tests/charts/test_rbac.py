@@ -85,7 +85,7 @@ def test_nothing_dangerous_is_granted():
 KINDS = {
     "rayclusters": "RayCluster", "rayjobs": "RayJob", "rayservices": "RayService", "configmaps": "ConfigMap",
     "leases": "Lease", "pods": "Pod", "events": "Event", "deployments": "Deployment", "cronjobs": "CronJob",
-    "jobs": "Job", "nodes": "Node",
+    "jobs": "Job", "nodes": "Node", "raycronjobs": "RayCronJob", "namespaces": "Namespace",
 }  # fmt: skip
 
 
