@@ -104,7 +104,8 @@ def _comment(lines: list[str], line: int) -> tuple[str, dict[str, Any], bool]:
         line -= 1
         comment.insert(0, lines[line].lstrip().removeprefix("#").strip())
     extra: dict[str, Any] = {}
-    is_map, words = False, []
+    is_map = False
+    words: list[str] = []
     for text in comment:
         if text == "@ map":
             is_map = True
