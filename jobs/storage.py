@@ -7,6 +7,7 @@ machine's role (`AWS_ENDPOINT_URL` for S3-compatible stores), never from setting
 
 from __future__ import annotations
 
+import glob
 import os
 import secrets
 import shutil
@@ -169,6 +170,8 @@ class Storage:
         target = self.local_path(rel)
         with explained(str(target), "publish", sum(entry.bytes for entry in entries.values())):
             target.parent.mkdir(parents=True, exist_ok=True)
+            for left_by_a_killed_one in target.parent.glob(f".{glob.escape(target.name)}.*{_PARTIAL}"):
+                shutil.rmtree(left_by_a_killed_one, ignore_errors=True)
             partial, old = _partial(target), _partial(target)
             try:
                 yield Storage(str(partial))
