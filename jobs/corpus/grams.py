@@ -8,7 +8,7 @@ Everything is arithmetic on whole arrays: in a Python loop over characters this 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -106,16 +106,16 @@ def _translated(texts: Sequence[str], table: NDArray[np.uint32]) -> Ragged:
 
 @cache
 def _letter_table() -> NDArray[np.uint32]:
-    return _table(lambda character: character.lower()[0] if character.isalnum() else "\0")
+    """What each code point becomes, 0 for nothing."""
+    table = np.zeros(sys.maxunicode + 1, dtype=np.uint32)
+    table[:_BEHIND_LETTERS] = [
+        ord(character.lower()[0]) if character.isalnum() else 0 for character in map(chr, range(_BEHIND_LETTERS))
+    ]
+    return table
 
 
 @cache
 def _syllable_table() -> NDArray[np.uint32]:
-    return _table(lambda character: character if "가" <= character <= "힣" else "\0")
-
-
-def _table(translated: Callable[[str], str]) -> NDArray[np.uint32]:
-    """What each code point becomes, 0 for nothing."""
     table = np.zeros(sys.maxunicode + 1, dtype=np.uint32)
-    table[:_BEHIND_LETTERS] = [ord(translated(chr(code))) for code in range(_BEHIND_LETTERS)]
+    table[ord("가") : ord("힣") + 1] = range(ord("가"), ord("힣") + 1)
     return table

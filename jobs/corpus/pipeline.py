@@ -120,7 +120,7 @@ class _Preparation:
         self._stage("write", stages.write_shard, write_tasks)
         written = [self.here.found("write", task.number) for task in write_tasks]
         with self._phase("tokens"):
-            tokenizer = models.read_tokenizer(self.settings.model, models.resolve(self.settings.model))
+            tokenizer = models.read_fast_tokenizer(self.settings.model, models.resolve(self.settings.model))
             fertility = tokens.measure(tokenizer, [text for shard in written for text in shard["sample"]])
         return Outcome(files, tally, repeats, pairs, written, fertility)
 

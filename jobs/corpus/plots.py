@@ -43,7 +43,7 @@ def _lengths(outcome: Outcome) -> Figure:
     for share in (0.5, 0.9):
         at = outcome.length_percentile(share)
         axes.axvline(at, linestyle="--", color="grey")
-        axes.text(at, axes.get_ylim()[1], f" {share:.0%}: {at:,}", va="top")
+        axes.text(at, 0.97, f" {share:.0%}: {at:,}", va="top", transform=axes.get_xaxis_transform())
     return figure
 
 
@@ -60,7 +60,7 @@ def _tokens(outcome: Outcome) -> Figure:
         axes.hist([ratio for ratio in ratios if ratio <= highest], bins=40, color="tab:blue", alpha=0.7)
         mean = sum(rows.tokens) / sum(units)
         axes.axvline(mean, linestyle="--", color="grey")
-        axes.text(mean, axes.get_ylim()[1], f" all rows: {mean:.2f}", va="top")
+        axes.text(mean, 0.97, f" all rows: {mean:.2f}", va="top", transform=axes.get_xaxis_transform())
         axes.set(xlabel=f"tokens per {name}", ylabel="sampled rows")
     return figure
 

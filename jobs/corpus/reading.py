@@ -53,6 +53,7 @@ class Reader:
     def __init__(self, filesystem: Any, source: Source, text_column: str) -> None:
         self._filesystem = filesystem
         self._source = source
+        self._kind = source.kind
         self._text_column = text_column
 
     def inspect(self) -> Inspected:
@@ -60,7 +61,7 @@ class Reader:
         encoding = None
         with self._opened() as raw:
             hashed = _Hashed(raw)
-            if self._source.kind != ".parquet":
+            if self._kind != ".parquet":
                 encoding = detect(_pieces(self._decompressed(hashed)), self._source.name)
             for _ in _pieces(hashed):  # what the decompressor did not ask for, or all of it
                 pass
@@ -82,7 +83,7 @@ class Reader:
 
     def _with_text(self, row: dict[str, Any]) -> dict[str, Any]:
         """The row with its text where `formats` looks for it."""
-        if self._source.kind not in (".jsonl", ".csv", ".parquet") or self._text_column not in row:
+        if self._kind not in (".jsonl", ".csv", ".parquet") or self._text_column not in row:
             return row
         return {"text": row[self._text_column]}
 
@@ -92,9 +93,9 @@ class Reader:
             if encoding is None:
                 yield from _parquet_rows(self._decompressed(raw), name)
                 return
-            newline = "" if self._source.kind == ".csv" else "\n"
+            newline = "" if self._kind == ".csv" else "\n"
             stream = io.TextIOWrapper(self._decompressed(raw), encoding, newline=newline)
-            match self._source.kind:
+            match self._kind:
                 case ".jsonl":
                     yield from _json_rows(stream, name)
                 case ".csv":

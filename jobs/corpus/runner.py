@@ -71,7 +71,9 @@ def _on_ray(stage: Callable[[Work, Task], None], here: Work, tasks: Sequence[Tas
     scaling = here.settings.scaling
     rows = [{"task": pickle.dumps(task)} for task in tasks]
     done = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-        run_one, num_cpus=scaling.cpus_per_worker, concurrency=scaling.workers
+        run_one,
+        num_cpus=scaling.cpus_per_worker,
+        compute=ray.data.TaskPoolStrategy(size=min(scaling.workers, len(rows))),
     )
     try:
         for row in done.iter_rows():

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from jobs.corpus.steps.settings import CleaningSettings
+from jobs.corpus.cleaning_settings import CleaningSettings
 from jobs.section import Address, Section
 
 
@@ -33,5 +33,5 @@ class CorpusSettings(Section):
     shard_characters: int = Field(8_000_000, ge=1_000, le=1_000_000_000)
     """Characters of raw text per shard, the unit of work, of memory and of what a resumed run repeats. One shard of
     input gives at most one file per side of the output."""
-    tokenizer_rows: int = Field(2_000, ge=1, le=1_000_000)
+    tokenizer_rows: int = Field(1_000, ge=1, le=1_000_000)
     """About how many rows are tokenised for the datasheet's figures, drawn by a hash of their content."""

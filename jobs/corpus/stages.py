@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,7 +18,7 @@ from jobs.corpus.reading import Reader, Unreadable
 from jobs.corpus.settings import CorpusSettings
 from jobs.corpus.signatures import sign
 from jobs.corpus.sources import Source
-from jobs.corpus.steps import Cleaner, Dropped, mask
+from jobs.corpus.steps import Cleaned, Cleaner, Dropped, mask
 from jobs.corpus.tally import Tally, length_classes
 from jobs.corpus.work import Work
 from jobs.dataset.conversation import Conversation, Message
@@ -155,21 +154,19 @@ def _raw(table: pyarrow.Table, quarantined: frozenset[str]) -> Iterator[tuple[st
 
 
 def _cleaned(cleaner: Cleaner, row: Conversation, tally: Tally) -> Conversation | None:
-    """The row with each of its texts cleaned; None, on the tally, if one of them is to be dropped."""
-    masked: Counter[str] = Counter()
-    texts = []
-    for text in tables.contents(row):
-        outcome = cleaner(text)
-        if isinstance(outcome, Dropped):
-            tally.drop(outcome.rule, row.origin, outcome.detail, mask(text[:_QUOTED_CHARACTERS]))
-            return None
-        masked.update(outcome.masked)
-        texts.append(outcome.text)
-    tally.masked.update(masked)
-    if row.text is not None:
-        return replace(row, text=texts[0])
-    turns = zip(row.messages, texts, strict=True)
-    return replace(row, messages=tuple(Message(turn.role, text) for turn, text in turns))
+    """The row with its texts cleaned; None, on the tally, if it is to be dropped."""
+    texts = tables.contents(row)
+    outcome = cleaner(texts[0]) if row.text is not None else cleaner.conversation(texts)
+    if isinstance(outcome, Dropped):
+        tally.drop(outcome.rule, row.origin, outcome.detail, mask("\n".join(texts)[:_QUOTED_CHARACTERS]))
+        return None
+    if isinstance(outcome, Cleaned):
+        tally.masked.update(outcome.masked)
+        return replace(row, text=outcome.text)
+    for turn in outcome:
+        tally.masked.update(turn.masked)
+    turns = zip(row.messages, outcome, strict=True)
+    return replace(row, messages=tuple(Message(turn.role, cleaned.text) for turn, cleaned in turns))
 
 
 def _without_overlaps(

@@ -1,0 +1,43 @@
+"""Korean paragraphs for tests of corpus preparation: answers of the training sample, all different."""
+
+from __future__ import annotations
+
+import json
+import random
+from functools import cache
+from pathlib import Path
+
+SAMPLE = Path(__file__).resolve().parents[2] / "jobs/data/sample_ko.jsonl"
+
+
+@cache
+def paragraphs() -> tuple[str, ...]:
+    """Answers of one paragraph, long enough to be kept."""
+    rows = [json.loads(line) for line in SAMPLE.read_text(encoding="utf-8").splitlines()]
+    answers = dict.fromkeys(row["messages"][-1]["content"] for row in rows)
+    return tuple(answer for answer in answers if _is_plain(answer))
+
+
+def _is_plain(text: str) -> bool:
+    hangul = sum("가" <= c <= "힣" for c in text)
+    return hangul >= 60 and hangul / len("".join(text.split())) > 0.8 and not set("\n*`#|<_") & set(text)
+
+
+@cache
+def sentences() -> tuple[str, ...]:
+    """Sentences of these paragraphs."""
+    found = (sentence.strip().rstrip(".") for text in paragraphs() for sentence in text.split(". "))
+    return tuple(dict.fromkeys(sentence for sentence in found if len(sentence) > 15))
+
+
+def texts(count: int, seed: int = 0, sentences_per_text: int = 8) -> list[str]:
+    """Unlike texts: each word of a sentence may be replaced by one from anywhere, so that no run stays whole for long."""
+    rng = random.Random(seed)
+    words = sorted({word for sentence in sentences() for word in sentence.split()})
+    return [
+        " ".join(
+            " ".join(word if rng.random() < 0.3 else rng.choice(words) for word in rng.choice(sentences()).split()) + "."
+            for _ in range(sentences_per_text)
+        )
+        for _ in range(count)
+    ]
