@@ -164,7 +164,7 @@ def _json_rows(stream: io.TextIOWrapper, name: str) -> Iterator[tuple[str, dict[
                 yield origin, UsageError(f"{origin}: longer than {_LONGEST_LINE:,} characters")
             elif line.strip():
                 try:
-                    yield origin, json_row(line, name, number)
+                    yield origin, json_row(line.rstrip("\r\n"), name, number)
                 except UsageError as error:
                     yield origin, error
         rest_of_line = not is_whole

@@ -98,7 +98,7 @@ def mixed(tmp_path: Path) -> Path:
 def test_everything_in_one_run(preprocess: Callable[..., Done], command: Command, mixed: Path, tmp_path: Path) -> None:
     output = tmp_path / "corpus"
 
-    done = preprocess(mixed, output)
+    done = preprocess(mixed, output, tracking__timeout_s=60)
 
     assert done.exit_code == 0, done.err
     assert {name.rpartition(".")[2] for name in product(output)} == {"parquet", "json", "yaml", "tsv", "md", "png"}
@@ -108,7 +108,7 @@ def test_everything_in_one_run(preprocess: Callable[..., Done], command: Command
     for reason in ("damaged: Truncated", "damaged: Parquet", "is not UTF-8 or CP949", "columns title fit no known format"):
         assert reason in sheet
     dropped = figures["rows_dropped"]
-    assert (dropped["exact_duplicate"], dropped["evaluation_overlap"], dropped["too_short"]) == (11, 1, 2)
+    assert (dropped["exact_duplicate"], dropped["evaluation_overlap"], dropped["too_short"]) == (12, 1, 2)
     assert "prompts_ko.jsonl | 1 | 1" in sheet
     assert figures["rows"]["train"] + figures["rows"]["held_out"] == figures["rows_read"] - sum(dropped.values())
     assert len(rows(output, layout="messages")) == 10
@@ -168,45 +168,53 @@ def cleaned(run: Run) -> list[Any]:
 
 
 @pytest.mark.usefixtures("untracked")
-def test_ray_workers_survive_a_death_and_give_the_same_bytes(
-    preprocess: Callable[..., Done], command: Command, tmp_path: Path
+def test_s3_and_workers_one_of_which_dies_give_the_same_bytes(
+    preprocess: Callable[..., Done], command: Command, tmp_path: Path, s3_server: str
 ) -> None:
-    source = jsonl(tmp_path / "raw.jsonl", *({"text": text} for text in texts(150, seed=13)))
-    here, output, root = tmp_path / "here", tmp_path / "corpus", tmp_path / "root"
-    assert preprocess(source, here).exit_code == 0
-    started = Started.job("preprocess", arguments(command.model, root, source, output, scaling__workers=2), root)
+    shards = {"corpus__shard_characters": 30_000}
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    jsonl(raw / "a.jsonl", *({"text": text} for text in texts(500, seed=13)))
+    (raw / "b.txt.gz").write_bytes(gzip.compress("\n\n".join(texts(20, seed=14)).encode("cp949")))
+    local = tmp_path / "local"
+    assert preprocess(raw, local, **shards).exit_code == 0
+    fsspec.filesystem("s3", skip_instance_cache=True).put(f"{raw}/", f"{s3_server}/raw/", recursive=True)
+    remote = arguments(
+        command.model, f"{s3_server}/haetsal", f"{s3_server}/raw", f"{s3_server}/corpus", **shards, scaling__workers=2
+    )
+
+    started = Started.job("preprocess", remote, tmp_path)
     try:
-        run = started.run()
-        started.wait_for(lambda: len(cleaned(run)) >= 1)
-        victim = next(p for p in psutil.Process(started.process.pid).children(recursive=True) if is_working(p))
+        started.wait_for(lambda: bool(at_work(started)))
+        victim = at_work(started)[0]
         victim.kill()
         done = started.finish()
     finally:
         started.stop()
+
     assert done.exit_code == 0, done.err
     assert not victim.is_running()
-    assert product(output) == product(here)
-
-
-def is_working(process: psutil.Process) -> bool:
-    """Whether it is a Ray worker at one of our tasks."""
-    return process.name().startswith("ray::Map")
-
-
-@pytest.mark.usefixtures("untracked")
-def test_s3_in_and_out(preprocess: Callable[..., Done], mixed: Path, tmp_path: Path, s3_server: str) -> None:
-    local = tmp_path / "local"
-    assert preprocess(mixed, local).exit_code == 0
-    fsspec.filesystem("s3", skip_instance_cache=True).put(f"{mixed}/", f"{s3_server}/raw/", recursive=True)
-
-    done = preprocess(f"{s3_server}/raw", f"{s3_server}/corpus", storage__root=f"{s3_server}/haetsal")
-
-    assert done.exit_code == 0, done.err
     fetched = tmp_path / "fetched"
     Storage(s3_server).fetch_tree("corpus", fetched)
     assert product(fetched) == product(local)
     assert len(read(f"{s3_server}/corpus")) == len(read(local))
-    assert not Storage(s3_server).exists(f"haetsal/{done.run.path('work')}")
+    (run_id,) = run_ids(Storage(f"{s3_server}/haetsal"))
+    run = Run.open(Storage(f"{s3_server}/haetsal"), run_id)
+    assert run.finished
+    assert not run.storage.exists(run.path("work"))
+
+
+def at_work(started: Started) -> list[psutil.Process]:
+    """Ray's workers that run a task of ours at this moment, by the title that Ray gives them."""
+    children = psutil.Process(started.process.pid).children(recursive=True)
+    return [process for process in children if titled(process).startswith("ray::Map")]
+
+
+def titled(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
 
 
 @pytest.mark.usefixtures("untracked")
