@@ -1,4 +1,4 @@
-"""Korean paragraphs for tests of corpus preparation: answers of the training sample, all different."""
+"""Korean text for tests and benchmarks of corpus preparation, made from the training sample."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import random
 from functools import cache
 from pathlib import Path
+
+from jobs.corpus.signatures import SHINGLE_CHARACTERS
 
 SAMPLE = Path(__file__).resolve().parents[2] / "jobs/data/sample_ko.jsonl"
 
@@ -41,3 +43,26 @@ def texts(count: int, seed: int = 0, sentences_per_text: int = 8) -> list[str]:
         )
         for _ in range(count)
     ]
+
+
+def shingles(text: str) -> set[str]:
+    """What two texts are compared by, in plain Python."""
+    letters = [c.lower() for c in text if c.isalnum()]
+    return {"".join(letters[at : at + SHINGLE_CHARACTERS]) for at in range(len(letters))}
+
+
+def jaccard(one: str, other: str) -> float:
+    """Exact similarity of two texts."""
+    a, b = shingles(one), shingles(other)
+    return len(a & b) / len(a | b)
+
+
+def edited(text: str, similarity: float, rng: random.Random) -> str:
+    """The text with as many words replaced as leave at least that similarity."""
+    words = text.split()
+    for place in rng.sample(range(len(words)), len(words)):
+        before, words[place] = words[place], "".join(chr(rng.randrange(ord("가"), ord("힣"))) for _ in range(2))
+        if jaccard(text, " ".join(words)) < similarity:
+            words[place] = before
+            break
+    return " ".join(words)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from korean import paragraphs, texts
+from korean import edited, jaccard, paragraphs, texts
 
 from jobs.corpus import contamination, duplicates, grams
 from jobs.corpus.duplicates import Duplicates, Finder, Shard
-from jobs.corpus.signatures import SHINGLE_CHARACTERS, sign
+from jobs.corpus.signatures import sign
 
 SIMILARITY = 0.75
 
@@ -30,27 +30,6 @@ def shards(folder: Path, *parts: list[str]) -> Finder:
 
 def as_dict(found: Duplicates) -> dict[int, int]:
     return dict(zip(found.dropped.tolist(), found.kept.tolist(), strict=True))
-
-
-def shingles(text: str) -> set[str]:
-    letters = [c.lower() for c in text if c.isalnum()]
-    return {"".join(letters[at : at + SHINGLE_CHARACTERS]) for at in range(len(letters))}
-
-
-def jaccard(one: str, other: str) -> float:
-    a, b = shingles(one), shingles(other)
-    return len(a & b) / len(a | b)
-
-
-def edited(text: str, similarity: float, rng: random.Random) -> str:
-    """The text with as many words replaced as leave at least that similarity."""
-    words = text.split()
-    for place in rng.sample(range(len(words)), len(words)):
-        before, words[place] = words[place], "".join(chr(rng.randrange(ord("가"), ord("힣"))) for _ in range(2))
-        if jaccard(text, " ".join(words)) < similarity:
-            words[place] = before
-            break
-    return " ".join(words)
 
 
 def test_runs_are_those_of_plain_python() -> None:
