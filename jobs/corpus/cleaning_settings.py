@@ -40,7 +40,7 @@ class QualitySettings(Section):
     """Which texts are dropped. Shares are between 0 and 1; the code in fenced blocks does not count."""
 
     min_characters: int = Field(50, ge=0)
-    """Shortest text, whitespace not counted. Conversations are exempt: a good answer may be one word."""
+    """Shortest document, whitespace not counted. Conversations may be shorter: a good answer can be one word."""
     max_characters: int = Field(100_000, ge=1)
     """Longest text, whitespace not counted."""
     min_mean_word_length: float = Field(2.0, ge=0)
@@ -54,7 +54,7 @@ class QualitySettings(Section):
     max_ellipsis_lines: float = Field(0.3, ge=0, le=1)
     """Share of the lines that end with an ellipsis."""
     min_hangul: float = Field(0.25, ge=0, le=1)
-    """Share of Hangul among the letters."""
+    """Share of Hangul among the letters; of a conversation, in its most Korean turn."""
     max_hanja: float = Field(0.3, ge=0, le=1)
     """Share of Hanja among the letters."""
     max_latin: float = Field(0.7, ge=0, le=1)
@@ -78,12 +78,12 @@ class QualitySettings(Section):
 
 
 class CleaningSettings(Section):
-    """The steps that each text goes through, in this order. Text that no UTF-8 can hold (lone surrogates) always goes."""
+    """The steps that each text goes through, in this order. What no UTF-8 can hold (lone surrogates) always goes."""
 
     invisible: bool = True
     """Remove control characters and characters of no width, except where they join an emoji."""
     compose: bool = True
-    """Compose Hangul and everything else (Unicode NFC); full-width Latin and half-width Hangul take their usual form."""
+    """Compose Hangul and the rest (Unicode NFC); full-width Latin and half-width Hangul take their usual form."""
     html: bool = True
     """Resolve entities, remove comments, scripts and tags. Code between backticks stays as it is."""
     wiki: bool = True

@@ -1,6 +1,6 @@
 """The text steps of corpus preparation: pure functions, put in order by `Cleaner`.
 
-    characters ─▶ markup ─▶ whitespace ─▶ jamo ─▶ personal data ─▶ quality
+characters ─▶ markup ─▶ whitespace ─▶ jamo ─▶ personal data ─▶ quality
 """
 
 from jobs.corpus.steps.cleaner import Cleaned, Cleaner, Dropped, mask

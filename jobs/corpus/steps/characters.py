@@ -1,11 +1,11 @@
 """Characters: one form for each, none that nobody sees.
 
 NFC and not NFKC: NFC joins what is canonically the same (conjoining jamo that macOS writes, the Hanja that KS X 1001
-holds twice). NFKC would also change what the writer meant: ㅋ becomes a conjoining jamo and melts into a following vowel,
-x² becomes x2, ① 1, ㎏ kg, the filler U+3164 an invisible jamo. The two compatibility forms that are mere accidents of
-old input methods are replaced by table instead: full-width ASCII, and half-width Hangul, which becomes compatibility
-jamo. Loose jamo are never joined into syllables, as people write ㅇㅋ and mean it. Old Hangul has no composed form; its
-sequences of conjoining jamo are left as they are.
+holds twice). NFKC would also change what the writer meant: ㅋ becomes a conjoining jamo and melts into a following
+vowel, x² becomes x2, ① 1, ㎏ kg, the filler U+3164 an invisible jamo. The two compatibility forms that are mere
+accidents of old input methods are replaced by table instead: full-width ASCII, and half-width Hangul, which becomes
+compatibility jamo. Loose jamo are never joined into syllables, as people write ㅇㅋ and mean it. Old Hangul has no
+composed form; its sequences of conjoining jamo are left as they are.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _INVISIBLE = re.compile(
     "|(?<![\U0001f3f4\U000e0020-\U000e007f])[\U000e0020-\U000e007f]+"  # spell a flag's region, else hidden text
 )
 _FORMS = {
-    **{code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)},
+    **{code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)},
     **{  # "<narrow> 3131"
-        code: int(unicodedata.decomposition(chr(code)).split()[1], 16)
+        code: chr(int(unicodedata.decomposition(chr(code)).split()[1], 16))
         for code in range(0xFFA1, 0xFFDD)
         if unicodedata.decomposition(chr(code))
     },
@@ -72,5 +72,4 @@ def composed(text: str) -> str:
 
 
 def _usual(match: re.Match[str]) -> str:
-    form = _FORMS.get(ord(match[0]), match[0])
-    return chr(form) if isinstance(form, int) else form
+    return _FORMS.get(ord(match[0]), match[0])

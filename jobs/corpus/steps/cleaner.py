@@ -53,10 +53,13 @@ class Cleaner:
         cleaned = self._clean(text)
         if isinstance(cleaned, Dropped):
             return cleaned
-        return _judged(cleaned.text, self._settings.quality, self._settings.quality.min_characters) or cleaned
+        verdict = quality.judge(cleaned.text, self._settings.quality)
+        return Dropped(*verdict) if verdict else cleaned
 
     def conversation(self, turns: Sequence[str]) -> list[Cleaned] | Dropped:
-        """Clean each turn and judge them together, as "네." is a good answer and a bad document."""
+        """Clean each turn and judge them together (see `quality.judge_conversation`). Never raises."""
+        if not turns:
+            return Dropped("too_short", "a conversation without turns")
         result = []
         for turn in turns:
             cleaned = self._clean(turn)
@@ -65,29 +68,26 @@ class Cleaner:
             if not cleaned.text:
                 return Dropped("too_short", "a turn of the conversation is empty")
             result.append(cleaned)
-        return _judged("\n".join(cleaned.text for cleaned in result), self._settings.quality, 1) or result
+        verdict = quality.judge_conversation([cleaned.text for cleaned in result], self._settings.quality)
+        return Dropped(*verdict) if verdict else result
 
     def _clean(self, text: str) -> Cleaned | Dropped:
         masked: Counter[str] = Counter()
         changed: dict[str, None] = {}
         text = characters.encodable(text)
+        settled = None
         for _ in range(_PASSES):
-            before = text
             for name, step in self._steps:
                 after = step(text)
                 if after != text:
                     changed[name] = None
                     text = after
-            text, found = personal.mask(text, self._settings.mask)
-            masked.update(found)
-            if text == before:
+            if text == settled:
                 return Cleaned(text, dict(masked), tuple(changed))
+            text, found = personal.mask(text, self._settings.mask)
+            settled = None if found else text
+            masked.update(found)
         return Dropped("unsettled_markup", f"markup nested more than {_PASSES} levels deep")
-
-
-def _judged(text: str, bounds: quality.QualitySettings, min_characters: int) -> Dropped | None:
-    verdict = quality.judge(text, bounds, min_characters)
-    return Dropped(*verdict) if verdict else None
 
 
 def mask(text: str) -> str:

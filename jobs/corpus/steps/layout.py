@@ -8,8 +8,8 @@ from functools import cache
 from jobs.corpus.steps.code import outside_fences
 
 _RAGGED = ("  ", "\t", "\n ", " \n", "\n\n\n")
-_SPACES = re.compile("[ \t]{2,}|\t")
-_LINE_ENDS = re.compile(" ?\n ?")
+_JAMO = re.compile("[ㄱ-ㅣ]")
+_SPACES = re.compile("  +")
 _EMPTY_LINES = re.compile("\n{3,}")
 
 
@@ -21,7 +21,8 @@ def single_spaced(text: str) -> str:
 
 
 def _single_spaced(text: str) -> str:
-    return _EMPTY_LINES.sub("\n\n", _LINE_ENDS.sub("\n", _SPACES.sub(" ", text)))
+    text = _SPACES.sub(" ", text.replace("\t", " ")).replace(" \n", "\n").replace("\n ", "\n")
+    return _EMPTY_LINES.sub("\n\n", text)
 
 
 def squeezed(text: str, longest: int) -> str:
@@ -30,7 +31,7 @@ def squeezed(text: str, longest: int) -> str:
     From soynlp by way of EleutherAI's dps, which squeezes every letter and digit: 1000 would become 100. Only jamo
     are laughter.
     """
-    return _run(longest).sub(r"\1" * longest, text)
+    return _run(longest).sub(r"\1" * longest, text) if _JAMO.search(text) else text
 
 
 @cache

@@ -13,8 +13,12 @@ from selectolax.lexbor import LexborHTMLParser
 from jobs.corpus.steps.code import outside_code
 from jobs.corpus.steps.personal.tokens import TOKENS
 
-_NO_TEXT = "head, script, style, noscript, template, iframe, object, svg, canvas, nav, footer, aside, form, button, dialog"
-_PARAGRAPHS = "p, h1, h2, h3, h4, h5, h6, blockquote, ul, ol, dl, table, figure, section, article, main, header, hr, pre"
+_NO_TEXT = (
+    "head, script, style, noscript, template, iframe, object, svg, canvas, nav, footer, aside, form, button, dialog"
+)
+_PARAGRAPHS = (
+    "p, h1, h2, h3, h4, h5, h6, blockquote, ul, ol, dl, table, figure, section, article, main, header, hr, pre"
+)
 _LINES = "div, li, tr, dt, dd, figcaption, caption, address, details, summary"
 _PARAGRAPH, _LINE, _SPACE = "\x1c", "\x1e", "\x1f"
 """Stand for an empty line, a new line and a space that counts while HTML's own whitespace is folded."""
@@ -64,11 +68,12 @@ _TAG_NAMES = (
 )
 _TAG = re.compile(rf"<(/?)({'|'.join(_TAG_NAMES.split())})(?:[\s/][^<>]*)?>", re.IGNORECASE)
 _DOCTYPE = re.compile(r"<!DOCTYPE[^<>]*>", re.IGNORECASE)
-_SCRIPT = (re.compile(r"<(?:script|style)\b[^<>]*>", re.IGNORECASE), re.compile(r"</(?:script|style)\s*>", re.IGNORECASE))
-_COMMENT = (re.compile("<!--"), re.compile("-->"))
-_NEW_LINE = frozenset(
-    "address article blockquote br dd div dl dt figure h1 h2 h3 h4 h5 h6 hr li ol p pre section table tr ul".split()
+_SCRIPT = (
+    re.compile(r"<(?:script|style)\b[^<>]*>", re.IGNORECASE),
+    re.compile(r"</(?:script|style)\s*>", re.IGNORECASE),
 )
+_COMMENT = (re.compile("<!--"), re.compile("-->"))
+_NEW_LINE = " address article blockquote br dd div dl dt figure h1 h2 h3 h4 h5 h6 hr li ol p pre section table tr ul "
 
 
 def without_html(text: str) -> str:
@@ -92,7 +97,7 @@ def _without_html(text: str) -> str:
 
 def _instead_of_tag(match: re.Match[str]) -> str:
     name = match[2].lower()
-    return "\n" if name in _NEW_LINE else " " if name in ("td", "th") else ""
+    return "\n" if f" {name} " in _NEW_LINE else " " if name in ("td", "th") else ""
 
 
 def _without_blocks(text: str, opening: re.Pattern[str], closing: re.Pattern[str]) -> str:
@@ -104,7 +109,6 @@ def _without_blocks(text: str, opening: re.Pattern[str], closing: re.Pattern[str
     return "".join([*kept, text[position:]])
 
 
-_WIKI_SIGNS = ("[[", "'''")
 _WIKI_LEVELS = 8
 _TEMPLATE = re.compile(r"\{\{[^{}]*\}\}")
 _WIKI_TABLE = (re.compile(r"^\{\|", re.MULTILINE), re.compile(r"^\|\}", re.MULTILINE))
@@ -118,7 +122,7 @@ _WIKI_HEADING = re.compile(r"^(={2,6})[ \t]*([^=\n]+?)[ \t]*\1[ \t]*$", re.MULTI
 def without_wiki(text: str) -> str:
     """The words of text in MediaWiki's markup. Without a link or bold print in it a text is taken for something else,
     as templates look like Jinja's."""
-    return outside_code(text, _without_wiki) if any(sign in text for sign in _WIKI_SIGNS) else text
+    return outside_code(text, _without_wiki) if "'''" in text or _WIKI_LINK.search(text) else text
 
 
 def _without_wiki(text: str) -> str:

@@ -2,18 +2,22 @@
 
 | rule | source of rule and default |
 |---|---|
-| length, symbols, bullets, ellipses | Gopher (Rae et al. 2021, A.1.1), lengths as in EleutherAI's dps (korean_job.yaml: 50 to 100,000) |
-| mean word length | Gopher and dps: 3 to 10. Korean words run from 2.9, so that 3 would take sound text: from 2 on |
-| Hangul | dps: 0.25. Its class ㄱ-힣 takes in all Hanja and it divides by digits and signs too; here: letters |
+| length | EleutherAI's dps, korean_job.yaml: 50 to 100,000 characters |
+| symbols, bullets, ellipses | Gopher (Rae et al. 2021, A.1.1), and dps after it; not the signs of Markdown headings |
+| mean word length | Gopher and dps: 3 to 10. Plain Korean has about 3, so that 3 takes sound text: from 2 on |
+| Hangul | dps: 0.25, but of letters alone, and without the Hanja that its class ㄱ-힣 takes in |
 | Hanja, Latin | own: classical Chinese and English pages with a Korean frame |
 | broken | own, after Polyglot-Ko's "broken code" (Ko et al. 2023, section 3) |
 | repeated lines, word runs | Gopher, table A1 |
 
-Left out: C4's rule that lines end in punctuation, and dropping single lines that repeat between documents. Korean lists,
-tables and statutes do both.
+Left out: C4's rule that lines end in punctuation (Raffel et al. 2020), and dropping single lines that repeat between
+documents. Korean lists, tables and statutes do both.
 """
 
 from __future__ import annotations
+
+import re
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +46,7 @@ _CLASSES = 8
 _MIN_WORDS = 50
 """Gopher's shortest document, which its shares are made for: in a line of ten words any pair is a fifth of it."""
 _MIN_LINES = 5
+_HEADING = re.compile("^#{1,6}(?= )", re.MULTILINE)
 _BULLETS = ("-", "*", "•", "·", "○", "●", "■", "□", "▶", "◆", "◇", "※", "▪", "‣")
 
 
@@ -64,8 +69,19 @@ def _classes() -> NDArray[np.uint8]:
 _CLASS_OF = _classes()
 
 
-def judge(text: str, bounds: QualitySettings, min_characters: int) -> Verdict | None:
-    """The first rule that the text breaks, with what was measured; None if it passes all of them."""
+def judge(text: str, bounds: QualitySettings) -> Verdict | None:
+    """The first rule that a document breaks, with what was measured; None if it passes all of them."""
+    return _judge(text, bounds, bounds.min_characters, _counts(prose(text)))
+
+
+def judge_conversation(turns: Sequence[str], bounds: QualitySettings) -> Verdict | None:
+    """The same for the turns of a conversation taken together, with two differences: "네." is a good answer, so there
+    is no shortest length; and one turn in Korean is enough, as who asks for a translation gets another language."""
+    most_korean = max((_counts(prose(turn)) for turn in turns), key=_hangul_share)
+    return _judge("\n".join(turns), bounds, 1, most_korean)
+
+
+def _judge(text: str, bounds: QualitySettings, min_characters: int, script: list[int]) -> Verdict | None:
     without_code = prose(text)
     counts = _counts(without_code)
     characters = _characters(counts if without_code is text else _counts(text))
@@ -74,10 +90,9 @@ def judge(text: str, bounds: QualitySettings, min_characters: int) -> Verdict | 
     if characters > bounds.max_characters:
         return "too_long", f"{characters} characters > {bounds.max_characters}"
     words = without_code.split()
-    if not words:
-        return None
     return (
-        _script(counts, bounds)
+        _above("broken_encoding", counts[_BROKEN] / max(1, _characters(counts)), bounds.max_broken)
+        or _script(script, bounds)
         or _words(_characters(counts), len(words), without_code, bounds)
         or _lines(without_code, bounds)
         or _runs(words, bounds)
@@ -95,22 +110,31 @@ def _characters(counts: list[int]) -> int:
     return sum(counts) - counts[_SPACE] - counts[_PAIR]
 
 
+def _letters(counts: list[int]) -> int:
+    return counts[_HANGUL] + counts[_HANJA] + counts[_LATIN] + counts[_LETTER]
+
+
+def _hangul_share(counts: list[int]) -> float:
+    return counts[_HANGUL] / max(1, _letters(counts))
+
+
 def _script(counts: list[int], bounds: QualitySettings) -> Verdict | None:
-    if verdict := _above("broken_encoding", counts[_BROKEN] / max(1, _characters(counts)), bounds.max_broken):
-        return verdict
-    letters = counts[_HANGUL] + counts[_HANJA] + counts[_LATIN] + counts[_LETTER]
-    if counts[_HANGUL] < bounds.min_hangul * letters or not letters:
-        return "hangul_share", f"{counts[_HANGUL] / max(1, letters):.3f} < {bounds.min_hangul:g}"
+    letters = max(1, _letters(counts))
+    if _hangul_share(counts) < bounds.min_hangul:
+        return "hangul_share", f"{_hangul_share(counts):.3f} < {bounds.min_hangul:g}"
     return _above("hanja_share", counts[_HANJA] / letters, bounds.max_hanja) or _above(
         "latin_share", counts[_LATIN] / letters, bounds.max_latin
     )
 
 
 def _words(characters: int, words: int, text: str, bounds: QualitySettings) -> Verdict | None:
+    if not words:  # nothing but code
+        return None
     mean = characters / words
     if mean < bounds.min_mean_word_length:
         return "mean_word_length", f"{mean:.2f} < {bounds.min_mean_word_length:g}"
-    symbols = max(text.count("#"), text.count("...") + text.count("…"))
+    hashes = text.count("#") - sum(map(len, _HEADING.findall(text))) if "#" in text else 0
+    symbols = max(hashes, text.count("...") + text.count("…"))
     return _above("mean_word_length", mean, bounds.max_mean_word_length) or _above(
         "symbols", symbols / words, bounds.max_symbols_per_word
     )

@@ -9,7 +9,6 @@ _MOST_FREQUENT = {2: 0.20, 3: 0.18, 4: 0.16}
 """Words per run: highest share of the characters that the most frequent run may hold."""
 _REPEATED = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
 """Words per run: highest share of the characters that runs which occurred before may hold."""
-_SHORTEST = min(_REPEATED)
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -23,31 +22,56 @@ def repeated_lines(lines: list[str]) -> tuple[float, float]:
 
 
 def repeated_runs(words: list[str]) -> str | None:
-    """What breaks Gopher's bounds on repeated runs of words, or None. Spaces do not count as characters."""
+    """What breaks Gopher's bounds on repeated runs of words, or None. Spaces do not count as characters.
+
+    Sound texts are told from what is cheap to know, as a run cannot come more often than its parts.
+    """
     first_seen: dict[str, int] = {}
     ids = np.fromiter(map(first_seen.setdefault, words, range(len(words))), np.uint64, len(words))
     if len(first_seen) == len(words):
         return None
-    lengths = np.fromiter(map(len, words), np.int64, len(words))
+    lengths = list(map(len, words))
+    characters = sum(lengths)
+    highest = _highest_count(_keys(ids, 2)) * max(lengths) * max(_MOST_FREQUENT)
+    may_be_frequent = highest > min(_MOST_FREQUENT.values()) * characters
+    may_be_repeated = _highest_count(_keys(ids, min(_REPEATED))) > 1
+    if not (may_be_frequent or may_be_repeated):
+        return None
     ends = np.concatenate(([0], np.cumsum(lengths)))
-    characters = int(ends[-1])
+    return _frequent(ids, ends) or _repeated(ids, ends)
+
+
+def _frequent(ids: NDArray[np.uint64], ends: NDArray[np.int64]) -> str | None:
     for size, bound in _MOST_FREQUENT.items():
-        keys = _keys(ids, size)
-        distinct, first, counts = np.unique(keys, return_index=True, return_counts=True)
-        if len(distinct) == len(keys):
-            return None  # no run of this size comes twice, so no longer one does
+        _, first, counts = np.unique(_keys(ids, size), return_index=True, return_counts=True)
         top = int(np.argmax(counts))
-        share = int(counts[top]) * int(ends[first[top] + size] - ends[first[top]]) / characters
+        if counts[top] == 1:
+            return None
+        share = int(counts[top]) * int(ends[first[top] + size] - ends[first[top]]) / int(ends[-1])
         if share > bound:
             return f"one run of {size} words holds {share:.3f} > {bound:g} of the characters"
+    return None
+
+
+def _repeated(ids: NDArray[np.uint64], ends: NDArray[np.int64]) -> str | None:
     for size, bound in _REPEATED.items():
-        repeats = _repeats(_keys(ids, size))
-        if size == _SHORTEST and _covered(repeats, size, lengths) <= min(_REPEATED.values()) * characters:
-            return None  # each longer run that repeats is made of runs of this size that do
-        share = _held(repeats, size, ends) / characters
+        keys = _keys(ids, size)
+        repeats = np.ones(len(keys), dtype=bool)
+        repeats[np.unique(keys, return_index=True)[1]] = False
+        if not repeats.any():
+            return None
+        share = _held(repeats, size, ends) / int(ends[-1])
         if share > bound:
             return f"runs of {size} words that occurred before hold {share:.3f} > {bound:g} of the characters"
     return None
+
+
+def _highest_count(keys: NDArray[np.uint64]) -> int:
+    ordered = np.sort(keys)
+    changes = np.flatnonzero(ordered[1:] != ordered[:-1])
+    if len(changes) == len(keys) - 1:
+        return 1
+    return int(np.diff(changes, prepend=-1, append=len(keys) - 1).max())
 
 
 def _keys(ids: NDArray[np.uint64], size: int) -> NDArray[np.uint64]:
@@ -59,21 +83,6 @@ def _keys(ids: NDArray[np.uint64], size: int) -> NDArray[np.uint64]:
         keys ^= keys >> np.uint64(29)
         keys += ids[offset : offset + count]
     return keys
-
-
-def _repeats(keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Which runs occurred before."""
-    repeats = np.ones(len(keys), dtype=bool)
-    repeats[np.unique(keys, return_index=True)[1]] = False
-    return repeats
-
-
-def _covered(repeats: NDArray[np.bool_], size: int, lengths: NDArray[np.int64]) -> int:
-    """Characters of the words in any repeated run: an upper bound of `_held` for this size and all longer ones."""
-    within = np.zeros(len(lengths), dtype=bool)
-    for offset in range(size):
-        within[offset : offset + len(repeats)] |= repeats
-    return int(lengths[within].sum())
 
 
 def _held(repeats: NDArray[np.bool_], size: int, ends: NDArray[np.int64]) -> int:

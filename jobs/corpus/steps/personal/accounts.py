@@ -6,7 +6,9 @@ import re
 
 from jobs.corpus.steps.personal.context import NOT_AFTER, NOT_BEFORE, after, before, digits, is_something_else
 
-ACCOUNT = re.compile(rf"{NOT_BEFORE}[0-9]{{2,6}}(?:([- ])[0-9]{{1,8}}(?:\1[0-9]{{1,7}}){{1,3}}){NOT_AFTER}|{NOT_BEFORE}[0-9]{{10,14}}{NOT_AFTER}")
+ACCOUNT = re.compile(
+    rf"{NOT_BEFORE}(?:[0-9]{{2,6}}(?:([- ])[0-9]{{1,8}}(?:\1[0-9]{{1,7}}){{1,3}})|[0-9]{{10,14}}){NOT_AFTER}"
+)
 _LAYOUTS: dict[str, tuple[str, ...]] = {
     "국민|KB": ("6-2-6", "3-2-4-3", "3-2-4-2", "4-2-7"),
     "신한": ("3-3-6", "3-2-6", "3-3-8"),
@@ -34,7 +36,9 @@ _LAYOUTS: dict[str, tuple[str, ...]] = {
 """As printed on passbooks and cards: digits per group."""
 _ANY = frozenset(layout for layouts in _LAYOUTS.values() for layout in layouts)
 _ANNOUNCED = re.compile(r"계좌|입금|송금|이체|예금주|통장|account", re.IGNORECASE)
-_BANKS = tuple((re.compile(rf"(?:{names})(?:은행|뱅크|저축은행)?"), frozenset(layouts)) for names, layouts in _LAYOUTS.items())
+_BANKS = tuple(
+    (re.compile(rf"(?:{names})(?:은행|뱅크|저축은행)?"), frozenset(layouts)) for names, layouts in _LAYOUTS.items()
+)
 _LABEL = re.compile(rf"(?:{'|'.join(_LAYOUTS)})(?:은행|뱅크)?[ ]?[:)(\]]?[ ]?$")
 _BANK_AFTER = re.compile(rf"[ ]?[(,]?[ ]?(?:{'|'.join(_LAYOUTS)})(?:은행|뱅크|[ ,)])")
 _BANK_NAMED = re.compile(r"은행|뱅크|농협|신협|수협|우체국|새마을금고")

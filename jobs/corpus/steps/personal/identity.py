@@ -8,11 +8,28 @@ import re
 from jobs.corpus.steps.personal.context import DASH, NOT_AFTER, NOT_BEFORE, after, before, digits, is_something_else
 
 RESIDENT = re.compile(rf"{NOT_BEFORE}([0-9]{{6}})( ?{DASH} ?| |)([0-9]{{7}}){NOT_AFTER}")
-_CENTURY = {"9": 1800, "0": 1800, "1": 1900, "2": 1900, "5": 1900, "6": 1900, "3": 2000, "4": 2000, "7": 2000, "8": 2000}
-_LAST_BIRTH_YEAR = 2035
-"""A bound that no clock moves, so that the same text is always masked alike."""
+_CENTURY = {
+    "9": 1800,
+    "0": 1800,
+    "1": 1900,
+    "2": 1900,
+    "5": 1900,
+    "6": 1900,
+    "3": 2000,
+    "4": 2000,
+    "7": 2000,
+    "8": 2000,
+}
+_BIRTH_YEARS = range(1880, 2036)
+"""Bounds that no clock moves, so that the same text is always masked alike."""
 _WEIGHTS = (2, 3, 4, 5, 6, 7, 8, 9, 2, 3, 4, 5)
-_RESIDENT_WORDS = re.compile(r"주민|외국인|등록 ?번호|거소 ?신고|생년월일|신분|resident|rrn|arc", re.IGNORECASE)
+_RESIDENT_WORDS = re.compile(
+    r"주민|외국인 ?등록|(?<!법인)(?<!사업자)(?<!법인 )(?<!사업자 )등록 ?번호|거소 ?신고|resident|rrn", re.IGNORECASE
+)
+
+_TRADE_WORDS = re.compile(r"주문|배송|송장|택배|결제|상품|바코드|조회|시각|로그|epoch|timestamp|order", re.IGNORECASE)
+_MILLISECONDS = ("16", "17", "18", "19")
+"""How Unix times in milliseconds begin, from 2020 to 2033."""
 
 
 def is_resident(match: re.Match[str]) -> bool:
@@ -26,21 +43,22 @@ def is_foreigner(match: re.Match[str]) -> bool:
 
 
 def _is_registration(match: re.Match[str], check_base: int) -> bool:
-    """The check digit only adds confidence: numbers issued since October 2020 end in random digits.
-
-    With it, or behind words that announce it, the layout is enough. Without either, thirteen digits in a row are more
-    often a timestamp or a barcode; a number written 6-7 counts unless its label says otherwise.
+    """A label that names another thing always counts. Else 6-7 digits with a hyphen are enough, or words that announce
+    them. Thirteen digits in one piece must also be no barcode; and where they are talked of as an order or look like a
+    timestamp, they need the check digit. It only adds confidence: numbers issued since October 2020 have none.
     """
     number = digits(match)
     if not _is_date(_CENTURY[number[6]] + int(number[:2]), int(number[2:4]), int(number[4:6])):
         return False
-    if _RESIDENT_WORDS.search(before(match)):
+    if is_something_else(match):
+        return False
+    if match[2].strip() or _RESIDENT_WORDS.search(before(match)):
         return True
     checked = sum(int(digit) * weight for digit, weight in zip(number, _WEIGHTS, strict=False))
-    has_check_digit = (check_base - checked % 11) % 10 == int(number[12])
-    if match[2].strip():
-        return has_check_digit or not is_something_else(match)
-    return has_check_digit and not is_something_else(match) and not _is_barcode(number)
+    if (check_base - checked % 11) % 10 == int(number[12]):
+        return not _is_barcode(number)
+    in_trade = _TRADE_WORDS.search(before(match)) or _TRADE_WORDS.search(after(match))
+    return not (in_trade or _is_barcode(number) or number.startswith(_MILLISECONDS))
 
 
 def _is_date(year: int, month: int, day: int) -> bool:
@@ -48,7 +66,7 @@ def _is_date(year: int, month: int, day: int) -> bool:
         datetime.date(year, month, day)
     except ValueError:
         return False
-    return year <= _LAST_BIRTH_YEAR
+    return year in _BIRTH_YEARS
 
 
 def _is_barcode(number: str) -> bool:
@@ -60,7 +78,8 @@ def _is_barcode(number: str) -> bool:
 _REGION_NAMES = "서울|부산|경기|강원|충북|충남|전북|전남|경북|경남|제주|대구|인천|광주|대전|울산"
 LICENCE = re.compile(
     rf"(?:{NOT_BEFORE}(?P<code>1[1-9]|2[0-68])|(?<![가-힣])(?P<name>{_REGION_NAMES}))(?P<mark>[ ]?{DASH}[ ]?|[ ]|)"
-    rf"(?P<year>[0-9]{{2}})(?P<second>{DASH}|[ ]|)(?P<serial>[0-9]{{6}})(?P<third>{DASH}|[ ]|)(?P<check>[0-9]{{2}}){NOT_AFTER}"
+    rf"(?P<year>[0-9]{{2}})(?P<second>{DASH}|[ ]|)(?P<serial>[0-9]{{6}})"
+    rf"(?P<third>{DASH}|[ ]|)(?P<check>[0-9]{{2}}){NOT_AFTER}"
 )
 _LICENCE_WORDS = re.compile(r"면허|licen[cs]e", re.IGNORECASE)
 
@@ -76,7 +95,9 @@ def is_licence(match: re.Match[str]) -> bool:
     return hyphened and not is_something_else(match)
 
 
-PASSPORT = re.compile(r"(?<![0-9A-Za-z_\-/.#=])[MSRGDO](?:[0-9]{8}|[0-9]{3}[A-Z][0-9]{4})(?![0-9A-Za-z_])(?!-[0-9A-Za-z])")
+PASSPORT = re.compile(
+    r"[MSRGDO](?<![0-9A-Za-z_\-/.#=].)(?:[0-9]{8}|[0-9]{3}[A-Z][0-9]{4})(?![0-9A-Za-z_])(?!-[0-9A-Za-z])"
+)
 _PASSPORT_WORDS = re.compile(r"여권|passport", re.IGNORECASE)
 
 
@@ -91,4 +112,8 @@ def is_passport(match: re.Match[str]) -> bool:
 
 
 def _holds_date(number: str) -> bool:
-    return number.isdecimal() and number[:2] in ("19", "20") and _is_date(int(number[:4]), int(number[4:6]), int(number[6:]))
+    return (
+        number.isdecimal()
+        and number[:2] in ("19", "20")
+        and _is_date(int(number[:4]), int(number[4:6]), int(number[6:]))
+    )

@@ -8,19 +8,23 @@ import re
 from jobs.corpus.steps.personal.context import before
 
 EMAIL = re.compile(
-    r"(?<![A-Za-z0-9._%+\-])[A-Za-z0-9][A-Za-z0-9._%+\-]{0,63}@(?:[A-Za-z0-9](?:[A-Za-z0-9\-]{0,62})\.){1,8}"
+    r"[A-Za-z0-9](?<![A-Za-z0-9._%+\-].)[A-Za-z0-9._%+\-]{0,63}@(?:[A-Za-z0-9](?:[A-Za-z0-9\-]{0,62})\.){1,8}"
     r"(?P<top>[A-Za-z]{2,24})(?![A-Za-z0-9@])"
 )
-_FILE_ENDINGS = frozenset("png jpg jpeg gif svg webp css js ts json html htm pdf zip gz py".split())
+_FILE_ENDING = re.compile("png|jpe?g|gif|svg|webp|css|js|ts|json|html?|pdf|zip|gz|py", re.IGNORECASE)
+
+_PATH = re.compile(r":[\w/~]")
 
 
 def is_email(match: re.Match[str]) -> bool:
     """Not a file name (icon@2x.png), nor a repository (git@host:path)."""
-    return match["top"].lower() not in _FILE_ENDINGS and not re.match(r":[\w/~]", match.string[match.end() :][:2])
+    return not (_FILE_ENDING.fullmatch(match["top"]) or _PATH.match(match.string, match.end()))
 
 
-IPV4 = re.compile(r"(?<![0-9A-Za-z_.\-])[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?![0-9A-Za-z_])(?!\.[0-9])(?!-[0-9A-Za-z])")
-IPV6 = re.compile(r"(?<![0-9A-Za-z:.])[23][0-9A-Fa-f]{3}:(?:[0-9A-Fa-f]{0,4}:){1,6}[0-9A-Fa-f]{0,4}(?![0-9A-Za-z:])")
+IPV4 = re.compile(r"[0-9](?<![0-9A-Za-z_.\-].)[0-9]{0,2}(?:\.[0-9]{1,3}){3}(?![0-9A-Za-z_])(?!\.[0-9])(?!-[0-9A-Za-z])")
+IPV6 = re.compile(
+    r"[23](?<![0-9A-Za-z.].)(?<![0-9A-Fa-f]:.)[0-9A-Fa-f]{3}:(?:[0-9A-Fa-f]{0,4}:){1,6}[0-9A-Fa-f]{0,4}(?![0-9A-Za-z:])"
+)
 _VERSION = re.compile(
     r"(?:버전|버젼|판|빌드|릴리스|펌웨어|드라이버|업데이트|version|ver\.?|build|release|firmware|driver|v|제|절|항|장|조)"
     r"[ ]?(?:은|는|이|가|을|를|으로)?[ ]?[:=]?[ ]?$",
@@ -34,7 +38,11 @@ def is_ipv4(match: re.Match[str]) -> bool:
 
     Versions and section numbers are told by the words beside them, and by four groups of one digit.
     """
-    if len(match[0]) == len("1.2.3.4") or _VERSION.search(before(match)) or _VERSION_AFTER.match(match.string, match.end()):
+    if (
+        len(match[0]) == len("1.2.3.4")
+        or _VERSION.search(before(match))
+        or _VERSION_AFTER.match(match.string, match.end())
+    ):
         return False
     return _is_global(match[0])
 

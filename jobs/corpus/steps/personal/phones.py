@@ -7,17 +7,17 @@ import re
 from jobs.corpus.steps.personal.context import DASH, NOT_AFTER, NOT_BEFORE, after, before, is_something_else
 
 _GAP = rf"(?:[ ]?{DASH}[ ]?|[.]|[ ])"
-_PREFIX = r"(?:01[016789]|02|03[0-3]|04[1-4]|05[1-5]|06[1-4]|050[2-8]|070|080|050)"
+_AREA = "1[016789]|2|3[0-3]|4[1-4]|5[1-5]|6[1-4]|50[2-8]?|70|80"
 PHONE = re.compile(
-    rf"(?:{NOT_BEFORE}|(?<=[(]))"
-    rf"(?:(?:\+|00[12]{_GAP}?|)82(?:{_GAP}|[)][ ]?|)(?:\(0\))?(?P<abroad>0?{_PREFIX[:3]}{_PREFIX[3:]}|1[016789]|2|3[1-3]|4[1-4]|5[1-5]|6[1-4]|70|80)"
-    rf"|[(]?(?P<prefix>{_PREFIX}))"
-    rf"(?P<first>[)][ ]?{DASH}?|[ ]?[)][ ]?|{_GAP}|)(?P<middle>[0-9]{{3,4}})(?P<second>{_GAP}|)[0-9]{{4}}{NOT_AFTER}"
+    rf"{NOT_BEFORE}"
+    rf"(?:(?:\+|00[127]{_GAP}?|)82(?:{_GAP}|[)][ ]?|)(?:\(0\))?0?(?P<abroad>{_AREA})|[(]?0(?P<area>{_AREA}))"
+    rf"(?P<first>[ ]?[)][ ]?(?:{DASH}[ ]?)?|{_GAP}|)(?P<middle>[0-9]{{3,4}})(?P<second>{_GAP}|)[0-9]{{4}}{NOT_AFTER}"
 )
 _PHONE_WORDS = re.compile(
-    r"전화|연락|문의|상담|콜센터|고객 ?센터|핸드폰|휴대폰|휴대 ?전화|팩스|번호는|☎|☏|📞|tel|fax|phone|call|hp|h\.p|대표 ?번호", re.IGNORECASE
+    r"전화|연락|문의|상담|콜센터|고객 ?센터|핸드폰|휴대폰|팩스|대표 ?번호|☎|☏|📞|tel|fax|phone|call|\bhp\b|h\.p",
+    re.IGNORECASE,
 )
-_WITH_EIGHT = frozenset({"010", "070", "050"})
+_WITH_EIGHT = frozenset({"10", "70", "50"})
 
 
 def is_phone(match: re.Match[str]) -> bool:
@@ -30,14 +30,14 @@ def is_phone(match: re.Match[str]) -> bool:
         return False
     if match["abroad"]:
         return bool(match["first"]) or match[0].startswith(("+", "00"))
-    prefix, middle = match["prefix"], match["middle"]
-    if prefix in _WITH_EIGHT and len(middle) != 4:
+    area, middle = match["area"], match["middle"]
+    if area in _WITH_EIGHT and len(middle) != 4:
         return False
     if bool(match["first"]) != bool(match["second"]) and not match["first"].strip().endswith(")"):
         return match["first"] == "" and _is_announced(match)
     if match["first"]:
         return True
-    return prefix in ("010", "070") or _is_announced(match)
+    return area in ("10", "70") or _is_announced(match)
 
 
 REPRESENTATIVE = re.compile(
@@ -57,4 +57,4 @@ def is_representative(match: re.Match[str]) -> bool:
 
 
 def _is_announced(match: re.Match[str]) -> bool:
-    return bool(_PHONE_WORDS.search(before(match)) or _PHONE_WORDS.match(after(match).lstrip()))
+    return bool(_PHONE_WORDS.search(before(match)) or _PHONE_WORDS.search(after(match)))
