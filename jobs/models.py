@@ -78,13 +78,15 @@ def read_fast_tokenizer(settings: ModelSettings, folder: Path) -> Tokenizer:
     file = folder / "tokenizer.json"
     if file.is_file():
         try:
-            return Tokenizer.from_file(str(file))
+            read: Tokenizer = Tokenizer.from_file(str(file))
+            return read
         except Exception as error:  # the library raises nothing more specific
             raise UsageError(f"model.source: {file} cannot be read: {error}; fetch the model again") from None
-    tokenizer = read_tokenizer(settings, folder)
-    if not tokenizer.is_fast:
+    slow = read_tokenizer(settings, folder)
+    if not slow.is_fast:
         raise UsageError(f"model.source: {folder} has no fast tokenizer, which is needed to count many texts")
-    return tokenizer.backend_tokenizer
+    converted: Tokenizer = slow.backend_tokenizer
+    return converted
 
 
 def identity(folder: Path) -> str:

@@ -100,7 +100,10 @@ def _plan(tree: Settings, sources: list[Source], output: Output) -> str:
         ("read by", f"{len(groups(sources)):,} tasks, into shards of {corpus.shard_characters:,} characters"),
         ("workers", f"{workers} on Ray" if workers else "none, in this process (scaling.workers=0)"),
         ("near duplicates", f"from an estimated similarity of {corpus.near_duplicate_similarity:g} on"),
-        ("kept clear of", f"{', '.join(corpus.evaluation) or 'nothing'} ({corpus.evaluation_overlap_syllables} syllables)"),
+        (
+            "kept clear of",
+            f"{', '.join(corpus.evaluation) or 'nothing'} ({corpus.evaluation_overlap_syllables} syllables)",
+        ),
         ("held out", f"{tree.data.held_out:.0%} of the rows, by a hash of their content (data.held_out)"),
         ("tokenizer", tree.model.source),
         ("output", output.address),
@@ -121,7 +124,7 @@ def _summarise(run: Run, result: dict[str, Any]) -> None:
     print(
         f"  training set  {result['output']}\n"
         f"  datasheet     {run.address('report/datasheet.md')}\n"
-        f"  train on it with: make train SET=\"data.source={result['output']} data.held_out=…\""
+        f'  train on it with: make train SET="data.source={result["output"]} data.held_out=…"'
     )
 
 

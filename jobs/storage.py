@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
@@ -156,7 +156,7 @@ class Storage:
                 target._upload(local, "", [Path(name) for name in entries])
 
     @contextmanager
-    def publishing(self, rel: str, entries: Mapping[str, Entry]) -> Iterator[Storage]:
+    def publishing(self, rel: str, entries: dict[str, Entry]) -> Iterator[Storage]:
         """A storage to write the files of `entries` to, which becomes `rel` as in `publish_tree` when the context ends.
 
         Nothing is seen at `rel` if it ends with an error; on S3 what was there before is gone then.

@@ -68,9 +68,7 @@ def read(addresses: Iterable[str], syllables: int) -> EvaluationRuns:
                 texts.append("\n".join(_strings(line)))
     runs = grams.windows(grams.syllables(texts), syllables, partial=False)
     hashes, first = np.unique(runs.flat, return_index=True)
-    return EvaluationRuns(
-        syllables, hashes, np.searchsorted(runs.offsets, first, side="right") - 1, tuple(items)
-    )
+    return EvaluationRuns(syllables, hashes, np.searchsorted(runs.offsets, first, side="right") - 1, tuple(items))
 
 
 def _strings(line: str) -> list[str]:

@@ -46,7 +46,8 @@ def _inputs(outcome: Outcome) -> str:
 def _markdown(outcome: Outcome, settings: Settings, code: str) -> str:
     sides, read = outcome.kept, outcome.tally.rows
     kept = sum(sides.values())
-    percentiles = {f"{share:.0%} of the rows have at most": outcome.length_percentile(share) for share in (0.1, 0.5, 0.9)}
+    shares = (0.1, 0.5, 0.9)
+    percentiles = {f"{share:.0%} of the rows have at most": outcome.length_percentile(share) for share in shares}
     sections = [
         "# Datasheet\n",
         _table(
@@ -55,12 +56,14 @@ def _markdown(outcome: Outcome, settings: Settings, code: str) -> str:
                 ("files read", f"{len(outcome.files) - len(outcome.quarantined):,}"),
                 ("files put aside", f"{len(outcome.quarantined):,}"),
                 ("rows read", f"{read:,}"),
-                ("rows kept", f"{kept:,} ({kept / read:.1%}): {sides['train']:,} train, {sides['held_out']:,} held out"),
+                ("rows kept", f"{kept:,} ({kept / read:.1%})"),
+                ("of these for training", f"{sides['train']:,}"),
+                ("and held out", f"{sides['held_out']:,}"),
                 ("characters kept", f"{sum(shard['characters'] for shard in outcome.written):,}"),
                 ("code version", code),
             ],
         ),
-        f"Settings: `{CARD}`. Every input file with its sha256: `{INPUTS}`. Every file of this folder: `manifest.json`.\n",
+        f"Settings: `{CARD}`. Input files with their sha256: `{INPUTS}`. Files of this folder: `manifest.json`.\n",
         "## What was dropped, and why\n",
         "![where the rows went](rows.png)\n",
         _table(
@@ -90,9 +93,7 @@ def _examples(outcome: Outcome) -> Iterable[str]:
         yield _table(("where", "why", "beginning"), quoted)
     if outcome.pairs:
         yield f"`{NEAR}`\n"
-        yield _table(
-            ("dropped", "", "stays", ""), [(*dropped, *stays) for dropped, stays in outcome.pairs]
-        )
+        yield _table(("dropped", "", "stays", ""), [(*dropped, *stays) for dropped, stays in outcome.pairs])
 
 
 def _overlaps(outcome: Outcome) -> Iterable[str]:

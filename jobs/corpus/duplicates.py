@@ -70,7 +70,7 @@ class Finder:
         return np.concatenate(found)
 
     def _passes(self, line: int) -> Iterator[tuple[NDArray[np.uint64], Rows]]:
-        """All keys of one line and the rows they belong to, sorted by both, in ranges of about equal numbers of keys."""
+        """All keys of one line and the rows they belong to, sorted by both, in ranges with about as many keys each."""
         passes = max(1, -(-int(self._starts[-1]) // _KEYS_PER_PASS))
         bounds = [number * 2**64 // passes for number in range(passes)]
         for number, low in enumerate(bounds):

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import zip_longest
+from itertools import accumulate, zip_longest
 from typing import Any
 
 from jobs.corpus.tally import Tally, class_bound
@@ -42,7 +42,9 @@ class Outcome:
     def parts(self) -> dict[str, Entry]:
         """Size and checksum of each data file."""
         return {
-            name: Entry(file["bytes"], file["sha256"]) for shard in self.written for name, file in shard["files"].items()
+            name: Entry(file["bytes"], file["sha256"])
+            for shard in self.written
+            for name, file in shard["files"].items()
         }
 
     @cached_property
@@ -61,11 +63,8 @@ class Outcome:
 
     def length_percentile(self, share: float) -> int:
         """About how many characters at least `share` of the kept rows do not exceed: the end of their class."""
-        wanted, seen = share * sum(self.lengths), 0
-        for number, count in enumerate(self.lengths):
-            seen += count
-            if seen >= wanted:
-                break
+        wanted = share * sum(self.lengths)
+        number = next(number for number, seen in enumerate(accumulate(self.lengths)) if seen >= wanted)
         return round(class_bound(number + 1))
 
     def figures(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -145,12 +146,11 @@ class _Preparation:
             near = finder.near(self.settings.corpus.near_duplicate_similarity, exact.dropped)
             starts = np.concatenate([[0], np.cumsum(rows)])
             dropped = np.sort(np.concatenate([exact.dropped, near.dropped]))
-            for shard, (start, end) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
+            for shard, (start, end) in enumerate(pairwise(starts)):
                 low, high = np.searchsorted(dropped, (start, end))
                 self.here.write_array(work.repeats(shard), (dropped[low:high] - start).astype(np.uint32))
             counts = {EXACT: len(exact.dropped), NEAR: len(near.dropped)}
-            found = {"repeats": counts, "pairs": self._quoted(near, starts)}
-            self.here.finish("duplicates", 0, found)
+            self.here.finish("duplicates", 0, {"repeats": counts, "pairs": self._quoted(near, starts)})
         found = self.here.found("duplicates", 0)
         return found["repeats"], found["pairs"]
 

@@ -46,7 +46,9 @@ class Output:
 
     def publish(self, here: Work, parts: Mapping[str, Entry], documents: Path) -> None:
         """Replace what is there by the files `parts` of the work folder and the files in `documents`."""
-        texts = {path.relative_to(documents).as_posix(): path.read_bytes() for path in documents.rglob("*") if path.is_file()}
+        texts = {
+            path.relative_to(documents).as_posix(): path.read_bytes() for path in documents.rglob("*") if path.is_file()
+        }
         entries = {name: Entry(len(data), hashlib.sha256(data).hexdigest()) for name, data in texts.items()}
         with self._storage.publishing(self._name, dict(sorted({**entries, **parts}.items()))) as target:
             target.write(CARD, texts.pop(CARD))

@@ -106,7 +106,9 @@ class Reader:
                 case _:
                     page = stream.read(_LONGEST_PAGE + 1)
                     if len(page) > _LONGEST_PAGE:
-                        raise UsageError(f"{name}: more than {_LONGEST_PAGE:,} characters of HTML in one file; split it")
+                        raise UsageError(
+                            f"{name}: more than {_LONGEST_PAGE:,} characters of HTML in one file; split it"
+                        )
                     yield name, {"text": html_to_text(page)}
 
     @contextmanager

@@ -28,8 +28,8 @@ def workers(scaling: ScalingSettings) -> Iterator[None]:
     cores, wanted = os.cpu_count() or 1, scaling.workers * scaling.cpus_per_worker
     if not os.environ.get("RAY_ADDRESS") and wanted > cores:
         raise UsageError(
-            f"scaling: {scaling.workers} workers × {scaling.cpus_per_worker:g} CPUs need {wanted:g} cores, this machine "
-            f"has {cores}; lower scaling.workers, or set RAY_ADDRESS to use a cluster"
+            f"scaling: {scaling.workers} workers × {scaling.cpus_per_worker:g} CPUs need {wanted:g} cores, this "
+            f"machine has {cores}; lower scaling.workers, or set RAY_ADDRESS to use a cluster"
         )
     import ray
 
@@ -63,7 +63,7 @@ def _on_ray(stage: Callable[[Work, Task], None], here: Work, tasks: Sequence[Tas
 
     def run_one(row: dict[str, Any]) -> dict[str, Any]:
         try:
-            stage(here, pickle.loads(row["task"]))  # noqa: S301  (pickled below)
+            stage(here, pickle.loads(row["task"]))
         except HaetsalError as error:
             return {"error": pickle.dumps(error)}
         return {"error": b""}
@@ -78,7 +78,7 @@ def _on_ray(stage: Callable[[Work, Task], None], here: Work, tasks: Sequence[Tas
     try:
         for row in done.iter_rows():
             if row["error"]:
-                raise pickle.loads(row["error"])  # noqa: S301
+                raise pickle.loads(row["error"])
             yield
     except HaetsalError:
         raise

@@ -13,7 +13,7 @@ class CorpusSettings(Section):
     """From raw text to a training set."""
 
     source: tuple[Address, ...] = ()
-    """Files, folders, globs, `file://…` or `s3://…`: plain text, JSONL, CSV, Parquet and HTML, plain or `.gz` or `.zst`.
+    """Files, folders, globs, `file://…` or `s3://…`: plain text, JSONL, CSV, Parquet and HTML, also `.gz` and `.zst`.
     `INPUT=` sets it."""
     output: Address | None = None
     """Folder or `s3://…` that the training set is published to. `OUTPUT=` sets it."""

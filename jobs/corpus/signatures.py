@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,10 +60,9 @@ def _minhash(shingles: grams.Ragged) -> NDArray[np.uint32]:
 
 
 def _whole(codes: grams.Ragged) -> NDArray[np.uint64]:
-    offsets = codes.offsets
     hashes = (
         hashlib.blake2b(codes.flat[start:end].tobytes(), digest_size=8).digest()
-        for start, end in zip(offsets[:-1], offsets[1:], strict=True)
+        for start, end in pairwise(codes.offsets)
     )
     return np.frombuffer(b"".join(hashes), dtype="<u8")
 

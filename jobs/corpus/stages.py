@@ -40,7 +40,7 @@ class ReadTask:
 
 @dataclass(frozen=True)
 class CleanTask:
-    """Clean one raw shard, whose file is named by `group` and `part`; rows of the files in `quarantined` do not count."""
+    """Clean the raw shard that is named by `group` and `part`; rows of the files in `quarantined` do not count."""
 
     number: int
     group: int
@@ -58,12 +58,13 @@ class WriteTask:
 
 
 def read_group(here: Work, task: ReadTask) -> None:
-    """Read files into raw shards of `corpus.shard_characters`. Finds parts, and per file what it is or what is wrong."""
+    """Read files into raw shards. Finds how many there are, and of each file what it is or what is wrong with it."""
     shards = _RawShards(here, task.number)
     filesystem = task.sources[0].storage().filesystem
     files = []
     for source in task.sources:
-        file = {"name": source.name, "bytes": source.size_bytes, "sha256": "", "encoding": "", "rows": 0, "error": ""}
+        file: dict[str, Any] = {"name": source.name, "bytes": source.size_bytes, "rows": 0}
+        file |= {"sha256": "", "encoding": "", "error": ""}
         reader = Reader(filesystem, source, here.settings.corpus.text_column)
         try:
             inspected = reader.inspect()

@@ -19,7 +19,7 @@ _CLASSES_PER_DECADE = 20
 def length_classes(characters: NDArray[np.uint32]) -> list[int]:
     """How many rows have from 10^(k/20) to below 10^((k+1)/20) characters, for k = 0, 1, …"""
     classes = np.floor(np.log10(np.maximum(characters, 1)) * _CLASSES_PER_DECADE).astype(np.int64)
-    return np.bincount(classes).tolist()
+    return [int(count) for count in np.bincount(classes)]
 
 
 def class_bound(number: int) -> float:
@@ -45,7 +45,9 @@ class Tally:
         quoted = self.examples.setdefault(rule, [])
         if len(quoted) < _EXAMPLES:
             shown = " ".join(text[: 2 * _EXAMPLE_CHARACTERS].split())
-            quoted.append([origin, detail, shown[:_EXAMPLE_CHARACTERS] + ("…" if len(shown) > _EXAMPLE_CHARACTERS else "")])
+            quoted.append(
+                [origin, detail, shown[:_EXAMPLE_CHARACTERS] + ("…" if len(shown) > _EXAMPLE_CHARACTERS else "")]
+            )
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""

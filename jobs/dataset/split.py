@@ -13,7 +13,7 @@ _HASHES = 16**_HASH_DIGITS
 
 def is_held_out(row: Conversation, held_out: float) -> bool:
     """Whether a row is on the held-out side when that is to have the share `held_out` of all rows."""
-    return int(row.digest[:_HASH_DIGITS], 16) < held_out * _HASHES
+    return bool(int(row.digest[:_HASH_DIGITS], 16) < held_out * _HASHES)
 
 
 def split(rows: Sequence[Conversation], held_out: float, name: str) -> tuple[list[Conversation], list[Conversation]]:

@@ -105,7 +105,9 @@ def _result(root: Path) -> dict[str, float]:
 
 def main() -> None:
     """Run the named benchmarks, all without a name, and print one table. Exit code 1 if a bar is missed."""
-    known: dict[str, Callable[[], Iterator[Figure]]] = {f.__name__: f for f in (start, steps, padding, preprocess, suite, fresh)}
+    known: dict[str, Callable[[], Iterator[Figure]]] = {
+        f.__name__: f for f in (start, steps, padding, preprocess, suite, fresh)
+    }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", choices=[[], *known], help="default: all")
     chosen = parser.parse_args().names or list(known)

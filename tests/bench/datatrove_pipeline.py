@@ -60,7 +60,9 @@ class _SyllableSignature(MinhashDedupSignature):
 def prepare(source: Path, output: Path, scratch: Path) -> None:
     """From the JSONL files in `source` to Parquet in `output`."""
     config = MinhashConfig(num_buckets=BANDS, hashes_per_bucket=ENTRIES // BANDS)
-    clean, signatures, buckets, removed = (str(scratch / name) for name in ("clean", "signatures", "buckets", "removed"))
+    clean, signatures, buckets, removed = (
+        str(scratch / name) for name in ("clean", "signatures", "buckets", "removed")
+    )
     stages: list[tuple[list[Any], int]] = [
         ([JsonlReader(str(source)), _Clean(), JsonlWriter(clean, compression=None)], 1),
         ([JsonlReader(clean), _SyllableSignature(signatures, config)], 1),

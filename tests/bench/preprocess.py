@@ -1,6 +1,6 @@
 """Corpus preparation: throughput beside datatrove, memory as the corpus grows, near-duplicates found and rows lost.
 
-    python -m tests.bench preprocess
+python -m tests.bench preprocess
 """
 
 from __future__ import annotations
@@ -77,9 +77,7 @@ def peak_memory() -> tuple[int, int]:
             write_corpus(folder / f"raw-{number}", rows, seed=number)
             options = f"storage.root={folder}/root-{number} corpus.shard_characters=800000"
             command = ["--input", str(folder / f"raw-{number}"), "--output", str(folder / f"out-{number}")]
-            subprocess.run(
-                [sys.executable, "-m", "jobs.preprocess", *command, "--set", options], cwd=ROOT, check=True
-            )
+            subprocess.run([sys.executable, "-m", "jobs.preprocess", *command, "--set", options], cwd=ROOT, check=True)
             run = (folder / f"root-{number}/runs/latest").read_text().strip()
             result = json.loads((folder / f"root-{number}/runs/{run}/result.json").read_text(encoding="utf-8"))
             peaks.append(result["peak_memory_bytes"])
@@ -134,7 +132,9 @@ def _noisy(rows: int, rng: random.Random) -> Iterator[str]:
             case 2:
                 text = f"<div class='b'><p>{text}</p>&nbsp;<br/></div>"
             case 3:
-                text = f"{text} 문의: 010-{rng.randrange(2000, 9999)}-{rng.randrange(1000, 9999)}, a{number}@example.co.kr"
+                text = (
+                    f"{text} 문의: 010-{rng.randrange(2000, 9999)}-{rng.randrange(1000, 9999)}, a{number}@example.co.kr"
+                )
             case 4:
                 text = text.replace(" ", " \u200b  ", 5)
             case 5:

@@ -119,9 +119,7 @@ class Started:
         return cls.job("train", ["--set", set_], root, environ)
 
     @classmethod
-    def job(
-        cls, name: str, arguments: Sequence[str], root: Path, environ: Mapping[str, str] | None = None
-    ) -> Started:
+    def job(cls, name: str, arguments: Sequence[str], root: Path, environ: Mapping[str, str] | None = None) -> Started:
         """Start any job likewise."""
         process = subprocess.Popen(
             [sys.executable, "-m", f"jobs.{name}", *arguments],

@@ -81,13 +81,18 @@ def mixed(tmp_path: Path) -> Path:
     (folder / "c.jsonl.gz").write_bytes(gzip.compress((folder / "b.jsonl").read_bytes()))  # all repeated
     (folder / "d.html").write_bytes(f"<html><body><p>{unlike[20]}</p></body></html>".encode("utf-16"))
     chats = [
-        {"instruction": f"{number}번째로 무엇을 알려 줄까요?", "output": text} for number, text in enumerate(unlike[30:40])
+        {"instruction": f"{number}번째로 무엇을 알려 줄까요?", "output": text}
+        for number, text in enumerate(unlike[30:40])
     ]
     (folder / "e.jsonl.zst").write_bytes(
         zstandard.ZstdCompressor().compress("".join(json.dumps(row) + "\n" for row in chats).encode())
     )
-    exam = json.loads((Path(__file__).parents[2] / "jobs/data/eval/prompts_ko.jsonl").read_text("utf-8").splitlines()[0])
-    jsonl(folder / "f.jsonl", {"text": f"{exam['reference']} {unlike[41]}"}, {"text": f"{unlike[42]} 전화 010-2345-6789."})
+    exam = json.loads(
+        (Path(__file__).parents[2] / "jobs/data/eval/prompts_ko.jsonl").read_text("utf-8").splitlines()[0]
+    )
+    jsonl(
+        folder / "f.jsonl", {"text": f"{exam['reference']} {unlike[41]}"}, {"text": f"{unlike[42]} 전화 010-2345-6789."}
+    )
     (folder / "g.txt.zst").write_bytes(zstandard.ZstdCompressor().compress("\n\n".join(unlike).encode())[:-20])
     (folder / "h.parquet").write_bytes(b"PAR1 no more")
     (folder / "i.txt").write_bytes(bytes(range(128, 256)) * 10)
@@ -105,7 +110,12 @@ def test_everything_in_one_run(preprocess: Callable[..., Done], command: Command
     figures = card(output)
     assert (figures["files"], figures["files_quarantined"]) == (10, 4)
     sheet = (output / "datasheet.md").read_text(encoding="utf-8")
-    for reason in ("damaged: Truncated", "damaged: Parquet", "is not UTF-8 or CP949", "columns title fit no known format"):
+    for reason in (
+        "damaged: Truncated",
+        "damaged: Parquet",
+        "is not UTF-8 or CP949",
+        "columns title fit no known format",
+    ):
         assert reason in sheet
     dropped = figures["rows_dropped"]
     assert (dropped["exact_duplicate"], dropped["evaluation_overlap"], dropped["too_short"]) == (12, 1, 2)
@@ -160,7 +170,10 @@ def test_killed_run_goes_on_to_the_same_bytes(
     assert shards - before - 1 <= after <= shards - before, "shards that were done were done again"
     assert kinds(run).count("config") == 2
     refused = command.call("preprocess", root, "--set", f"storage.root={root}", "--resume", run.id)
-    assert (refused.exit_code, refused.error_line) == (2, f"error: {run.id}: is finished; its report is at {run.address('report')}")
+    assert (refused.exit_code, refused.error_line) == (
+        2,
+        f"error: {run.id}: is finished; its report is at {run.address('report')}",
+    )
 
 
 def cleaned(run: Run) -> list[Any]:

@@ -33,12 +33,13 @@ def sentences() -> tuple[str, ...]:
 
 
 def texts(count: int, seed: int = 0, sentences_per_text: int = 8) -> list[str]:
-    """Unlike texts: each word of a sentence may be replaced by one from anywhere, so that no run stays whole for long."""
+    """Unlike texts: words of a sentence are replaced by others from anywhere, so that no run stays whole for long."""
     rng = random.Random(seed)
     words = sorted({word for sentence in sentences() for word in sentence.split()})
     return [
         " ".join(
-            " ".join(word if rng.random() < 0.3 else rng.choice(words) for word in rng.choice(sentences()).split()) + "."
+            " ".join(word if rng.random() < 0.3 else rng.choice(words) for word in rng.choice(sentences()).split())
+            + "."
             for _ in range(sentences_per_text)
         )
         for _ in range(count)

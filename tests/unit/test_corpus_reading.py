@@ -184,7 +184,10 @@ def test_files_below_folders_and_globs(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")
     assert [source.name for source in find([str(tmp_path)])] == ["a/b/y.jsonl.gz", "a/x.txt", "z.HTML"]
-    assert [source.name for source in find([f"file://{tmp_path}/a", str(tmp_path / "a/*.txt")])] == ["b/y.jsonl.gz", "x.txt"]
+    assert [source.name for source in find([f"file://{tmp_path}/a", str(tmp_path / "a/*.txt")])] == [
+        "b/y.jsonl.gz",
+        "x.txt",
+    ]
     assert [source.name for source in find([str(tmp_path / "*/*.txt")])] == ["a/x.txt"]
     with pytest.raises(UsageError, match=r"no data files; those end in \.txt, \.jsonl, .* or these with \.gz or \.zst"):
         find([str(tmp_path / "a/notes.doc")])
