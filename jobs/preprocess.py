@@ -57,7 +57,7 @@ def main() -> None:
         storage.check_writable()
         run = Run.create(storage, "preprocess", settings.to_yaml(tree))
     print(f"run {run.id}\n  {run.address()}", flush=True)
-    _summarise(run, preprocess(tree, run))
+    _summarise(run, preprocess(tree, run), tree.data.held_out)
 
 
 def preprocess(tree: Settings, run: Run) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def preprocess(tree: Settings, run: Run) -> dict[str, Any]:
     except UsageError:
         run.storage.delete_tree(run.path())
         raise
-    except (HaetsalError, KeyboardInterrupt):
+    except HaetsalError:
         print(f"go on with: make preprocess RESUME={run.id}", file=sys.stderr)
         raise
 
@@ -112,7 +112,7 @@ def _plan(tree: Settings, sources: list[Source], output: Output) -> str:
     return "\n".join(f"{name:16} {value}" for name, value in rows)
 
 
-def _summarise(run: Run, result: dict[str, Any]) -> None:
+def _summarise(run: Run, result: dict[str, Any], held_out: float) -> None:
     kept = sum(result["rows"].values())
     dropped = ", ".join(f"{rule} {count:,}" for rule, count in list(result["rows_dropped"].items())[:5]) or "nothing"
     print(
@@ -124,7 +124,7 @@ def _summarise(run: Run, result: dict[str, Any]) -> None:
     print(
         f"  training set  {result['output']}\n"
         f"  datasheet     {run.address('report/datasheet.md')}\n"
-        f'  train on it with: make train SET="data.source={result["output"]} data.held_out=…"'
+        f'  train on it with: make train SET="data.source={result["output"]} data.held_out={held_out:g}"'
     )
 
 

@@ -30,7 +30,7 @@ from jobs.corpus.sources import Source, find, groups
 from jobs.corpus.stages import CleanTask, ReadTask, WriteTask
 from jobs.corpus.tally import Tally
 from jobs.corpus.work import Work
-from jobs.errors import HaetsalError, UsageError
+from jobs.errors import HaetsalError, Interrupted, UsageError
 from jobs.runs import EventLog, Run, git_revision
 from jobs.settings import Settings
 from jobs.tracking import Tracker
@@ -56,9 +56,10 @@ def prepare(settings: Settings, run: Run, show: Show) -> dict[str, Any]:
         events.append("config", settings=settings.model_dump(mode="json"), git_revision=git_revision())
         try:
             result = _Preparation(settings, run, events, show).result()
-        except HaetsalError as error:
-            events.append("failed", type=type(error).__name__, reason=str(error))
-            raise
+        except (HaetsalError, KeyboardInterrupt) as error:
+            cause = error if isinstance(error, HaetsalError) else Interrupted("stopped; what is done is kept")
+            events.append("failed", type=type(cause).__name__, reason=str(cause))
+            raise cause from None
         events.append("result", **result)
         return result
 

@@ -45,6 +45,7 @@ class StageDisplay:
         if stage not in self._bars:
             self._bars[stage] = self._progress.add_task(stage, total=of)
         self._progress.update(self._bars[stage], completed=ended)
-        if not self._console.is_terminal and self._clock() - self._last_line >= _LINE_EVERY_S:
-            self._last_line = self._clock()
+        now = self._clock()
+        if not self._console.is_terminal and now - self._last_line >= _LINE_EVERY_S:
+            self._last_line = now
             self._console.print(f"{stage} {ended}/{of}", highlight=False)

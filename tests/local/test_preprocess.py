@@ -77,7 +77,12 @@ def mixed(tmp_path: Path) -> Path:
     folder.mkdir()
     unlike = texts(60, seed=11)
     (folder / "a.txt").write_bytes("\n\n".join(unlike[:6]).encode("cp949"))
-    jsonl(folder / "b.jsonl", *({"text": text} for text in unlike[6:16]), {"text": f"{unlike[6]}!"}, {"text": "짧다"})
+    jsonl(
+        folder / "b.jsonl",
+        *({"text": text} for text in unlike[6:16]),
+        {"text": f"{unlike[6]}!"},
+        {"text": "짧은 글 010-9876-5432"},
+    )
     (folder / "c.jsonl.gz").write_bytes(gzip.compress((folder / "b.jsonl").read_bytes()))  # all repeated
     (folder / "d.html").write_bytes(f"<html><body><p>{unlike[20]}</p></body></html>".encode("utf-16"))
     chats = [
@@ -123,7 +128,7 @@ def test_everything_in_one_run(preprocess: Callable[..., Done], command: Command
     assert figures["rows"]["train"] + figures["rows"]["held_out"] == figures["rows_read"] - sum(dropped.values())
     assert len(rows(output, layout="messages")) == 10
     everything = "\n".join(rows(output)) + sheet
-    assert "010-2345-6789" not in everything
+    assert "010-2345-6789" not in everything and "010-9876-5432" not in everything
     assert figures["personal_data_masked"]["phone"] == 1
     with sqlite3.connect(tmp_path / "root/mlflow.db") as database:
         assert database.execute("select status from runs").fetchall() == [("FINISHED",)]
@@ -261,6 +266,19 @@ def test_a_full_disk_leaves_nothing_and_the_run_can_go_on(
     again = command.call("preprocess", root, "--set", f"storage.root={root}", "--resume", run.id)
     assert again.exit_code == 0, again.err
     assert product(small_disk / "corpus")
+
+
+@pytest.mark.usefixtures("untracked")
+def test_ctrl_c_stops_with_the_way_to_go_on(
+    preprocess: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = jsonl(tmp_path / "raw.jsonl", *({"text": text} for text in texts(20, seed=16)))
+    monkeypatch.setattr("jobs.corpus.progress.StageDisplay.ended", lambda *_: signal.raise_signal(signal.SIGINT))
+    done = preprocess(source, tmp_path / "corpus")
+    assert done.exit_code == 130
+    assert f"go on with: make preprocess RESUME={done.run.id}" in done.err
+    assert kinds(done.run)[-1] == "failed"
+    assert not (tmp_path / "corpus").exists()
 
 
 @pytest.mark.usefixtures("untracked")
