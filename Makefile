@@ -17,6 +17,11 @@ JOB_OPTIONS = $(if $(RESUME),,--config '$(CONFIG)') $(if $(SET),--set '$(SET)')
 
 ##@ Train
 
+.PHONY: preprocess
+preprocess: $(VENV)/.local ## Raw Korean text to a training set (INPUT=<files or folder>, OUTPUT=<folder>, DRY_RUN=1, RESUME=<run-id>)
+	@$(PY) -m jobs.preprocess $(JOB_OPTIONS) $(if $(INPUT),--input $(INPUT)) $(if $(OUTPUT),--output '$(OUTPUT)') \
+	  $(if $(DRY_RUN),--dry-run) $(if $(RESUME),--resume '$(RESUME)')
+
 .PHONY: train
 train: $(VENV)/.local ## Fine-tune (CONFIG=, SET="a.b=c", DRY_RUN=1, RESUME=<run-id>)
 	@$(PY) -m jobs.train $(JOB_OPTIONS) $(if $(DRY_RUN),--dry-run) $(if $(RESUME),--resume '$(RESUME)')

@@ -21,6 +21,7 @@ _CHATTY = (
     "httpx",
     "matplotlib",
     "mlflow",
+    "ray.data",
     "ray.train",
     "trl",
 )

@@ -17,6 +17,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from jobs.corpus.settings import CorpusSettings
 from jobs.errors import UsageError
 from jobs.section import Address, Section
 
@@ -147,10 +148,10 @@ class StorageSettings(Section):
 
 
 class ScalingSettings(Section):
-    """How many processes train."""
+    """How many processes work."""
 
     workers: int = Field(0, ge=0, le=4096)
-    """Ray Train workers; 0 trains in this process, which starts about 30 s sooner."""
+    """Ray workers; 0 works in this process, which starts about 30 s sooner."""
     cpus_per_worker: float = Field(1.0, gt=0)
     """CPU cores that Ray reserves for each worker."""
     gpus_per_worker: float = Field(0.0, ge=0, le=16)
@@ -178,6 +179,8 @@ class Settings(Section):
     """Output."""
     scaling: ScalingSettings = ScalingSettings()
     """Workers."""
+    corpus: CorpusSettings = CorpusSettings()
+    """Raw text to training data."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:

@@ -7,18 +7,20 @@ machine's role (`AWS_ENDPOINT_URL` for S3-compatible stores), never from setting
 
 from __future__ import annotations
 
+import glob
 import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 import fsspec
 
 from jobs import manifest
 from jobs.errors import UsageError
-from jobs.manifest import MANIFEST, sha256_file, verify_manifest, write_manifest
+from jobs.manifest import MANIFEST, Entry, sha256_file, verify_manifest, write_manifest
 from jobs.storage_errors import AlreadyExists, NotFound, StorageError, explained
 
 __all__ = [
@@ -146,21 +148,34 @@ class Storage:
         at `rel` before is replaced. Two publishers of one `rel` must exclude each other (see `Run.lock`).
         """
         entries = manifest.compute(local)
-        names = [Path(name) for name in entries]
+        with self.publishing(rel, entries) as target:
+            if self.is_local:
+                for name in entries:
+                    _copy_to_disk(local / name, target.local_path(name))
+            else:
+                target._upload(local, "", [Path(name) for name in entries])
+
+    @contextmanager
+    def publishing(self, rel: str, entries: dict[str, Entry]) -> Iterator[Storage]:
+        """A storage to write the files of `entries` to, which becomes `rel` as in `publish_tree` when the context ends.
+
+        Nothing is seen at `rel` if it ends with an error; on S3 what was there before is gone then.
+        """
+        data = manifest.dump(entries)
         if not self.is_local:
             self.delete_tree(rel)
-            self._upload(local, rel, names)
-            self.write(f"{rel}/{MANIFEST}", manifest.dump(entries))
+            yield Storage(self.address(rel))
+            self.write(f"{rel}/{MANIFEST}", data)
             return
         target = self.local_path(rel)
-        needed_bytes = sum(entry.bytes for entry in entries.values())
-        with explained(str(target), "publish", needed_bytes):
+        with explained(str(target), "publish", sum(entry.bytes for entry in entries.values())):
             target.parent.mkdir(parents=True, exist_ok=True)
+            for left_by_a_killed_one in target.parent.glob(f".{glob.escape(target.name)}.*{_PARTIAL}"):
+                shutil.rmtree(left_by_a_killed_one, ignore_errors=True)
             partial, old = _partial(target), _partial(target)
             try:
-                for name in names:
-                    _copy_to_disk(local / name, partial / name)
-                _write_local(partial / MANIFEST, manifest.dump(entries), exclusive=False)
+                yield Storage(str(partial))
+                _write_local(partial / MANIFEST, data, exclusive=False)
                 if target.exists():
                     target.rename(old)
                 partial.rename(target)

@@ -10,12 +10,13 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, TextIO
 
 from jobs.dataset.conversation import Conversation
 from jobs.dataset.formats import parse, recognise
 from jobs.dataset.text_encoding import decode
 from jobs.errors import RemoteError, UsageError
+from jobs.manifest import MANIFEST
 from jobs.settings import DataSettings
 from jobs.storage import NotFound, Storage
 from jobs.storage_errors import explained
@@ -38,7 +39,7 @@ def read_rows(data: DataSettings) -> list[Conversation]:
     """
     if data.source.startswith("hf:"):
         return _conversations(_hub_rows(data.source), data.format, data.source)
-    filesystem, files = _files(data.source)
+    filesystem, files = data_files(data.source, lambda path: _suffix(path) in _READERS, ", ".join(_READERS))
     rows: list[Conversation] = []
     for name, path in files:
         with explained(name, "read"):
@@ -60,11 +61,15 @@ def _conversations(rows: Rows, wanted: str, name: str) -> list[Conversation]:
     return result
 
 
-def _files(source: str) -> tuple[Any, list[tuple[str, str]]]:
-    """The file system, and of each file the name to show and the path to read."""
+def data_files(source: str, is_data: Callable[[str], bool], endings: str) -> tuple[Any, list[tuple[str, str]]]:
+    """The file system, and of each data file below the address `source` the name to show and the path to read, by path.
+
+    Hidden files and a folder's manifest are left out. `endings` says in the UsageError for no files which ones count.
+    Raises NotFound for an address with nothing there.
+    """
     scheme, separator, _ = source.partition("://")
     if separator and scheme not in ("s3", "file"):
-        raise UsageError(f"data.source {source}: unknown scheme {scheme}://; use a path, s3://… or hf:<dataset>")
+        raise UsageError(f"{source}: unknown scheme {scheme}://; use a path, file://… or s3://…")
     storage = Storage(source)
     filesystem, root = storage.filesystem, storage.root.removeprefix("s3://")
     with explained(source, "read"):
@@ -77,10 +82,14 @@ def _files(source: str) -> tuple[Any, list[tuple[str, str]]]:
             folder = re.split(r"[*?\[]", root)[0].rpartition("/")[0]
             found = [path for path in filesystem.glob(root) if filesystem.isfile(path)]
         else:
-            raise NotFound(f"{source}: no such file or folder; check data.source")
-    files = sorted(path for path in found if _suffix(path) in _READERS and "/." not in path[len(folder) :])
+            raise NotFound(f"{source}: no such file or folder; check the address")
+    files = sorted(
+        path
+        for path in found
+        if is_data(path) and "/." not in path[len(folder) :] and PurePosixPath(path).name != MANIFEST
+    )
     if not files:
-        raise UsageError(f"{source}: no data files; those end in {', '.join(_READERS)}")
+        raise UsageError(f"{source}: no data files; those end in {endings}")
     if not storage.is_local:
         return filesystem, [(f"s3://{path}", path) for path in files]
     is_absolute = separator or source.startswith(("/", "~"))
@@ -109,7 +118,12 @@ def _parsed_lines(text: str, name: str) -> Rows:
     # Not splitlines(): JSON strings may hold U+2028 and other characters that it takes for line ends.
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
-            yield f"{name}:{number}", _object(_parse_json(line, name, number), f"{name}:{number}")
+            yield f"{name}:{number}", json_row(line, name, number)
+
+
+def json_row(line: str, name: str, number: int) -> dict[str, Any]:
+    """The object on line `number`. Raises UsageError naming it for anything else."""
+    return _object(_parse_json(line, name, number), f"{name}:{number}")
 
 
 def _parse_json(text: str, name: str, first_line: int) -> Any:
@@ -128,9 +142,14 @@ def _object(row: Any, origin: str) -> dict[str, Any]:
     return row
 
 
-def _csv_rows(content: bytes, name: str) -> Rows:
+def _csv_file_rows(content: bytes, name: str) -> Rows:
+    return csv_rows(io.StringIO(decode(content, name), newline=""), name)
+
+
+def csv_rows(stream: TextIO, name: str) -> Rows:
+    """Rows under the header that comes first. `stream` keeps line ends as they are (`newline=""`)."""
     csv.field_size_limit(sys.maxsize)  # the default refuses texts above 128 KiB
-    reader = csv.reader(io.StringIO(decode(content, name), newline=""), strict=True)
+    reader = csv.reader(stream, strict=True)
     line = 1
     try:
         header = next(reader)
@@ -160,8 +179,12 @@ def _parquet_rows(content: bytes, name: str) -> Rows:
 
 
 def _text_rows(content: bytes, name: str) -> Rows:
+    return text_rows(decode(content, name), name)
+
+
+def text_rows(text: str, name: str, first_line: int = 1) -> Rows:
     """Neighbouring paragraphs, and lines of paragraphs that are too long, joined to chunks."""
-    text = decode(content, name).replace("\r\n", "\n")
+    text = text.replace("\r\n", "\n")
     chunks: list[tuple[int, int]] = []
     for paragraph in _PARAGRAPH.finditer(text):
         is_long = len(paragraph[0]) > _CHUNK_CHARACTERS
@@ -171,7 +194,7 @@ def _text_rows(content: bytes, name: str) -> Rows:
             else:
                 chunks.append(piece.span())
     for start, end in chunks:
-        yield f"{name}:{text.count(chr(10), 0, start) + 1}", {"text": text[start:end]}
+        yield f"{name}:{text.count(chr(10), 0, start) + first_line}", {"text": text[start:end]}
 
 
 def _hub_rows(source: str) -> Rows:
@@ -196,7 +219,7 @@ def _hub_rows(source: str) -> Rows:
 _READERS: dict[str, Callable[[bytes, str], Rows]] = {
     ".jsonl": _json_line_rows,
     ".json": _json_rows,
-    ".csv": _csv_rows,
+    ".csv": _csv_file_rows,
     ".parquet": _parquet_rows,
     ".txt": _text_rows,
 }

@@ -11,6 +11,11 @@ _HASH_DIGITS = 16
 _HASHES = 16**_HASH_DIGITS
 
 
+def is_held_out(row: Conversation, held_out: float) -> bool:
+    """Whether a row is on the held-out side when that is to have the share `held_out` of all rows."""
+    return bool(int(row.digest[:_HASH_DIGITS], 16) < held_out * _HASHES)
+
+
 def split(rows: Sequence[Conversation], held_out: float, name: str) -> tuple[list[Conversation], list[Conversation]]:
     """Training and held-out rows, each in the given order.
 
@@ -20,7 +25,7 @@ def split(rows: Sequence[Conversation], held_out: float, name: str) -> tuple[lis
     """
     sides: tuple[list[Conversation], list[Conversation]] = ([], [])
     for row in rows:
-        sides[int(row.digest[:_HASH_DIGITS], 16) < held_out * _HASHES].append(row)
+        sides[is_held_out(row, held_out)].append(row)
     if not all(sides):
         if len({row.digest for row in rows}) == 1:
             raise UsageError(f"{name}: all {len(rows)} rows hold the same content; add others to hold out")

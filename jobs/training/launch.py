@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import socket
@@ -16,6 +15,7 @@ from typing import Any
 from jobs.backends import choose
 from jobs.errors import Diverged, EnvironmentNotReady, HaetsalError, Interrupted, RemoteError, UsageError
 from jobs.manifest import write_manifest
+from jobs.ray_session import start_ray
 from jobs.runs import Run, read_events
 from jobs.settings import Settings, from_tree
 from jobs.storage import Storage
@@ -82,7 +82,7 @@ def run_on_workers(settings: Settings, run: Run, show: Show) -> dict[str, Any]:
     from ray.train.torch import TorchTrainer
 
     scaling = settings.scaling
-    _start_ray()
+    start_ray()
     trainer = TorchTrainer(
         _on_worker,
         train_loop_config={"settings": settings.model_dump(mode="json"), "root": run.storage.root, "run": run.id},
@@ -171,23 +171,6 @@ def _arrow_filesystem(storage: Storage) -> Any:
     from pyarrow.fs import FSSpecHandler, PyFileSystem
 
     return PyFileSystem(FSSpecHandler(storage.filesystem))
-
-
-def _start_ray() -> None:
-    import ray
-
-    try:
-        ray.init(
-            address=os.environ.get("RAY_ADDRESS", "local"),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-        )
-    except (RuntimeError, ConnectionError, OSError, ValueError, TimeoutError) as error:
-        raise EnvironmentNotReady(
-            f"Ray could not start: {str(error).strip().splitlines()[0]}; `ray stop` clears a broken cluster, and "
-            "scaling.workers=0 trains without one"
-        ) from None
 
 
 def _cause(error: Exception) -> HaetsalError:

@@ -1,6 +1,6 @@
 """`make bench`: measure the README's figures on this machine, or some of them with ARGS="steps padding".
 
-    python -m tests.bench [fresh] [start] [steps] [padding] [suite]
+    python -m tests.bench [fresh] [start] [steps] [padding] [suite] [preprocess]
 
 `fresh` clones the committed tree into an empty folder with empty caches, so it needs a network and about ten minutes.
 """
@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.bench import preprocess as corpus
 from tests.bench.steps import padding_gain, step_overhead
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,6 +76,19 @@ def padding() -> Iterator[Figure]:
     yield Figure("useful tokens/s against padding to the maximum", text, "≥ 3 ×", ours / padded >= 3)
 
 
+def preprocess() -> Iterator[Figure]:
+    """Corpus preparation beside datatrove, its memory, and what it takes for duplicates."""
+    ours, theirs, kept = corpus.throughput()
+    text = f"{ours / theirs:.2f} × ({ours:.2f} against {theirs:.2f} MB/s; {kept[0]:,} and {kept[1]:,} rows kept)"
+    yield Figure("preprocess throughput per core against datatrove", text, "≥ 1.5 ×", ours / theirs >= 1.5)
+    small, large = corpus.peak_memory()
+    text = f"{large / small:.2f} × ({large / 2**20:.0f} against {small / 2**20:.0f} MiB)"
+    yield Figure("peak memory on a corpus 20 × larger", text, "≤ 1.3 ×", large / small <= 1.3)
+    found, lost = corpus.planted()
+    yield Figure("near-duplicates planted at Jaccard 0.85 found", f"{found:.1%}", "≥ 95 %", found >= 0.95)
+    yield Figure("unlike rows lost with them", f"{lost:.3%}", "≤ 0.1 %", lost <= 0.001)
+
+
 def suite() -> Iterator[Figure]:
     """How long the test suite takes."""
     begun = time.monotonic()
@@ -91,7 +105,9 @@ def _result(root: Path) -> dict[str, float]:
 
 def main() -> None:
     """Run the named benchmarks, all without a name, and print one table. Exit code 1 if a bar is missed."""
-    known: dict[str, Callable[[], Iterator[Figure]]] = {f.__name__: f for f in (start, steps, padding, suite, fresh)}
+    known: dict[str, Callable[[], Iterator[Figure]]] = {
+        f.__name__: f for f in (start, steps, padding, preprocess, suite, fresh)
+    }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", choices=[[], *known], help="default: all")
     chosen = parser.parse_args().names or list(known)

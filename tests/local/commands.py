@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +17,13 @@ from typing import Any
 
 import pytest
 
-from jobs import chat, cli, export
+from jobs import chat, cli, export, preprocess
 from jobs import train as job
 from jobs.runs import Run, read_events
 from jobs.storage import Storage
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-MAINS = {"train": job.main, "chat": chat.main, "export": export.main}
+MAINS = {"train": job.main, "chat": chat.main, "export": export.main, "preprocess": preprocess.main}
 
 TINY: dict[str, Any] = {
     "model.dtype": "float32",
@@ -71,7 +71,7 @@ class Done:
     @property
     def run(self) -> Run:
         """The run that its output names."""
-        match = re.search(r"^run (train-\S+)", self.out, re.MULTILINE)
+        match = re.search(r"^run (\S+)", self.out, re.MULTILINE)
         assert match, self.err
         return Run.open(Storage(self.root), match.group(1))
 
@@ -108,7 +108,7 @@ class Command:
 
 @dataclass
 class Started:
-    """A training process of its own."""
+    """A process of its own that works on a run."""
 
     process: subprocess.Popen[str]
     root: Path
@@ -116,9 +116,13 @@ class Started:
     @classmethod
     def train(cls, set_: str, root: Path, environ: Mapping[str, str] | None = None) -> Started:
         """Start `jobs.train` in a process group of its own."""
-        command = [sys.executable, "-m", "jobs.train", "--set", set_]
+        return cls.job("train", ["--set", set_], root, environ)
+
+    @classmethod
+    def job(cls, name: str, arguments: Sequence[str], root: Path, environ: Mapping[str, str] | None = None) -> Started:
+        """Start any job likewise."""
         process = subprocess.Popen(
-            command,
+            [sys.executable, "-m", f"jobs.{name}", *arguments],
             cwd=REPOSITORY,
             env=os.environ | dict(environ or {}),
             stdout=subprocess.PIPE,
@@ -152,6 +156,13 @@ class Started:
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.communicate()
+
+
+def mount(*arguments: str) -> None:
+    """Mount, or skip the test where this user may not."""
+    done = subprocess.run(["mount", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"this user may not mount: {done.stderr.strip()}")
 
 
 def kinds(run: Run) -> list[str]:

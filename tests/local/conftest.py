@@ -1,5 +1,6 @@
 """Real services for the tests in this folder."""
 
+import subprocess
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -8,7 +9,7 @@ import boto3
 import pytest
 import tiny
 import torch
-from commands import Command, conversations
+from commands import Command, conversations, mount
 from moto.server import ThreadedMotoServer
 from rows import jsonl
 
@@ -67,3 +68,13 @@ def command(tiny_model: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch) 
 def untracked(monkeypatch: pytest.MonkeyPatch) -> None:
     """No MLflow process beside the run: it costs ten seconds of CPU, and test_train.py has one that is looked at."""
     monkeypatch.setattr("jobs.training.loop.Tracker", lambda *_: nullcontext())
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one mebibyte."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount("-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder))
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)

@@ -12,27 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from commands import mount
 
 from jobs.runs import EventLog, Run, RunBusy, read_events, run_ids
 from jobs.storage import AlreadyExists, NotFound, Storage, StorageError
 
 MIB = 2**20
-
-
-def mount(*arguments: str) -> None:
-    done = subprocess.run(["mount", *arguments], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.skip(f"this user may not mount: {done.stderr.strip()}")
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of one mebibyte."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount("-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder))
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @pytest.fixture

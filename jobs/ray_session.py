@@ -1,0 +1,26 @@
+"""Ray for this process: the cluster of `RAY_ADDRESS`, or one started on this machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from jobs.errors import EnvironmentNotReady
+
+
+def start_ray() -> None:
+    """Connect or start. Raises EnvironmentNotReady if Ray does not come up; `ray.shutdown()` ends it."""
+    import ray
+
+    try:
+        ray.init(
+            address=os.environ.get("RAY_ADDRESS", "local"),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+        )
+    except (RuntimeError, ConnectionError, OSError, ValueError, TimeoutError) as error:
+        raise EnvironmentNotReady(
+            f"Ray could not start: {str(error).strip().splitlines()[0]}; `ray stop` clears a broken cluster, and "
+            "scaling.workers=0 works without one"
+        ) from None
