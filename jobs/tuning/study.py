@@ -9,13 +9,12 @@ from collections.abc import Callable
 from typing import Any
 
 from jobs import models
-from jobs.errors import EnvironmentNotReady, HaetsalError, IntegrityError, Interrupted
+from jobs.errors import EnvironmentNotReady, HaetsalError, IntegrityError, Interrupted, RemoteError
 from jobs.runs import EventLog, Run, git_revision
 from jobs.settings import Settings
 from jobs.tracking import Tracker
 from jobs.training.launch import graceful_stop, start_ray
 from jobs.tuning import record, report, search, winner
-from jobs.tuning.record import Trial
 
 _CLEANUP_S = "5"
 """A trial that is told to stop while it is within a step is killed after this long."""
@@ -60,12 +59,9 @@ def _publish(settings: Settings, run: Run, events: EventLog) -> dict[str, Any]:
 def _run_trials(settings: Settings, run: Run, events: EventLog) -> None:
     """Run what is left of the study. A spent budget ends it like the last trial.
 
-    Raises Interrupted after Ctrl-C, with unfinished trials left to `RESUME`, and EnvironmentNotReady where no trial has
-    room.
+    Raises Interrupted after Ctrl-C, with unfinished trials left to `RESUME`, EnvironmentNotReady where no trial has
+    room, and RemoteError if Ray gives up.
     """
-    known = record.trials(events.read())
-    left = settings.tune.samples - sum(trial.outcome is not None for trial in known.values())
-    left_s = settings.tune.budget_s() - record.spent_s(events.read())
 
     def ended(number: int) -> None:
         events.publish()
@@ -73,15 +69,18 @@ def _run_trials(settings: Settings, run: Run, events: EventLog) -> None:
         winner.keep_best(run, found, number)
         print(report.line(found, number), flush=True)
 
-    if left > 0 and left_s > 0:
+    if _left(settings, events) and _left_s(settings, events) > 0:
         import ray
 
         start_ray()
         try:
             with graceful_stop("stopping the trials; RESUME goes on from their last checkpoints") as requested:
-                deadline = time.monotonic() + left_s
+                deadline = time.monotonic() + _left_s(settings, events)
                 over = lambda: requested.is_set() or time.monotonic() > deadline  # noqa: E731
-                _fit(settings, run, events, known, left, ended, over)
+                while (left := _left(settings, events)) and not over():
+                    _fit(settings, run, events, left, ended, over)
+                    if _left(settings, events) == left and not over():
+                        raise RemoteError("Ray Tune ended without running a trial; its own log says why")
         finally:
             ray.shutdown()
         if requested.is_set():
@@ -93,11 +92,21 @@ def _run_trials(settings: Settings, run: Run, events: EventLog) -> None:
             ended(trial.number)
 
 
+def _left(settings: Settings, events: EventLog) -> int:
+    """Trials that have not ended yet."""
+    known = record.trials(events.read()).values()
+    return settings.tune.samples - sum(trial.outcome is not None for trial in known)
+
+
+def _left_s(settings: Settings, events: EventLog) -> float:
+    """Seconds until a budget is spent."""
+    return settings.tune.budget_s() - record.spent_s(events.read())
+
+
 def _fit(
     settings: Settings,
     run: Run,
     events: EventLog,
-    known: dict[int, Trial],
     samples: int,
     ended: Callable[[int], None],
     over: Callable[[], bool],
@@ -111,6 +120,7 @@ def _fit(
     from jobs.tuning.recorder import Recorder, Stopper
     from jobs.tuning.trial import trial
 
+    known = record.trials(events.read())
     with tempfile.TemporaryDirectory(prefix="haetsal-") as scratch:
         tune.run(
             trial,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from jobs.tuning.record import Outcome, Report, fields_of, progress
 LOSS = "best_eval_loss"
 """What is minimised: the lowest held-out loss of the trial so far, because its best checkpoint is what a run keeps."""
 PROGRESS = "progress"
+_UNWIND_S = "60"
+"""Longest wait for a stopped trial's thread before the process takes the next trial; Ray's 2 s fail on a busy disk."""
 _NO_ROOM = ("can't allocate memory", "not enough memory")
 """How PyTorch's allocator for the CPU says it (c10/core/impl/alloc_cpu.cpp); CUDA has an exception type."""
 
@@ -37,6 +40,7 @@ def trial(config: dict[str, Any]) -> dict[str, Any]:
     """Train with `config["draw"]` under `config["settings"]`; reports each evaluation and returns how it ended."""
     from ray import tune
 
+    os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = _UNWIND_S
     base = from_tree(config["settings"], "settings of the study")
     run = run_of(Run(Storage(config["root"]), config["run"]), config["number"])
     tree = space.trial_settings(base, config["draw"])
