@@ -26,13 +26,17 @@ def train_planned(settings: Settings, folder: Path, say: Callable[[str], None], 
     """
     import torch
 
-    if settings.train.backend != "auto" or not torch.cuda.is_available():
+    if not torch.cuda.is_available():
+        return train(settings)
+    share = min(1.0, settings.scaling.gpus_per_worker or 1.0)
+    torch.cuda.set_per_process_memory_fraction(share)  # who shares a GPU runs out of memory alone
+    if settings.train.backend != "auto":
         return train(settings)
     struck_off: frozenset[planner.Key] = frozenset()
     while True:
         try:
             lengths = (settings.data.max_length,)
-            plan = planner.plan(settings, gpu(), dimensions(folder, settings.lora), lengths, struck_off)
+            plan = planner.plan(settings, gpu(share), dimensions(folder, settings.lora), lengths, struck_off)
         except planner.DoesNotFit as error:
             raise UsageError(
                 f"model.source: {error}; use a smaller model, a shorter data.max_length or model.quantization=4bit"
@@ -46,12 +50,12 @@ def train_planned(settings: Settings, folder: Path, say: Callable[[str], None], 
         torch.cuda.empty_cache()
 
 
-def gpu() -> planner.Gpu:
-    """The GPU of this process."""
+def gpu(share: float = 1.0) -> planner.Gpu:
+    """The GPU of this process, with the share of its memory that the process may take."""
     import torch
 
     capability = torch.cuda.get_device_capability()
-    memory_bytes = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    memory_bytes = int(share * torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory)
     return planner.Gpu(memory_bytes, has_fp8=capability >= _FP8_CAPABILITY, has_bf16=capability >= _BF16_CAPABILITY)
 
 

@@ -45,6 +45,8 @@ def importance(settings: Settings, sound: Mapping[int, Trial]) -> dict[str, floa
 
 def _history(found: Mapping[int, Trial], file: Path) -> None:
     """Every trial's curve of held-out loss over steps, beside each trial's lowest by number."""
+    from matplotlib.ticker import MaxNLocator
+
     figure, (curves, ends) = _axes(2)
     best = float("inf")
     course: list[tuple[int, float]] = []
@@ -63,7 +65,7 @@ def _history(found: Mapping[int, Trial], file: Path) -> None:
         ends.plot([], [], marker=_MARKS[outcome], color="grey", linestyle="", label=outcome.replace("_", " "))
     curves.set(xlabel="optimiser step", ylabel="held-out loss (nats per token)")
     ends.set(xlabel="trial", ylabel="lowest held-out loss")
-    ends.xaxis.get_major_locator().set_params(integer=True)
+    ends.xaxis.set_major_locator(MaxNLocator(integer=True))
     ends.legend()
     figure.savefig(file, dpi=_DPI)
 

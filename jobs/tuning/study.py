@@ -76,7 +76,10 @@ def _run_trials(settings: Settings, run: Run, events: EventLog) -> None:
         try:
             with graceful_stop("stopping the trials; RESUME goes on from their last checkpoints") as requested:
                 deadline = time.monotonic() + _left_s(settings, events)
-                over = lambda: requested.is_set() or time.monotonic() > deadline  # noqa: E731
+
+                def over() -> bool:
+                    return requested.is_set() or time.monotonic() > deadline
+
                 while (left := _left(settings, events)) and not over():
                     _fit(settings, run, events, left, ended, over)
                     if _left(settings, events) == left and not over():

@@ -41,6 +41,7 @@ def trial(config: dict[str, Any]) -> dict[str, Any]:
     from ray import tune
 
     os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = _UNWIND_S
+    _clear_memory()
     base = from_tree(config["settings"], "settings of the study")
     run = run_of(Run(Storage(config["root"]), config["run"]), config["number"])
     tree = space.trial_settings(base, config["draw"])
@@ -59,9 +60,16 @@ def trial(config: dict[str, Any]) -> dict[str, Any]:
         if outcome is None:
             raise
         return {LOSS: float("inf"), "outcome": outcome, "reason": " ".join(str(error).split())[:500]}
-    finally:
-        gc.collect()  # the process goes on with the next trial
     return {LOSS: _best_loss(run), "outcome": "completed", "reason": None}
+
+
+def _clear_memory() -> None:
+    """Let go of the trial that this process ran before: its model is held by cycles, its GPU memory by a cache."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _best_loss(run: Run) -> float:
