@@ -26,6 +26,10 @@ preprocess: $(VENV)/.local ## Raw Korean text to a training set (INPUT=<files or
 train: $(VENV)/.local ## Fine-tune (CONFIG=, SET="a.b=c", DRY_RUN=1, RESUME=<run-id>)
 	@$(PY) -m jobs.train $(JOB_OPTIONS) $(if $(DRY_RUN),--dry-run) $(if $(RESUME),--resume '$(RESUME)')
 
+.PHONY: tune
+tune: $(VENV)/.local ## Search for the best settings (CONFIG=, SET=, DRY_RUN=1, RESUME=<run-id>)
+	@$(PY) -m jobs.tune $(JOB_OPTIONS) $(if $(DRY_RUN),--dry-run) $(if $(RESUME),--resume '$(RESUME)')
+
 .PHONY: config
 config: $(VENV)/.local ## Print the resolved settings (CONFIG=, SET=)
 	@$(PY) -m jobs.config $(JOB_OPTIONS)

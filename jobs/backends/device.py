@@ -36,12 +36,17 @@ def train_planned(
     """
     import torch
 
-    if settings.train.backend != "auto" or not torch.cuda.is_available():
+    if not torch.cuda.is_available():
+        return train(settings)
+    share = min(1.0, settings.scaling.gpus_per_worker or 1.0)
+    if share < 1:
+        torch.cuda.set_per_process_memory_fraction(share)  # who shares a GPU runs out of memory alone
+    if settings.train.backend != "auto":
         return train(settings)
     while True:
         try:
             lengths = (settings.data.max_length,)
-            plan = planner.plan(settings, gpu(), dimensions(folder, settings.lora), lengths, _struck_off(run))
+            plan = planner.plan(settings, gpu(share), dimensions(folder, settings.lora), lengths, _struck_off(run))
         except planner.DoesNotFit as error:
             raise UsageError(
                 f"model.source: {error}; use a smaller model, a shorter data.max_length or model.quantization=4bit"
@@ -68,12 +73,12 @@ def _struck_off(run: Run) -> frozenset[planner.Key]:
     return frozenset(tuple(json.loads(run.storage.read(run.path(_STRUCK_OFF, name)))) for name in names)
 
 
-def gpu() -> planner.Gpu:
-    """The GPU of this process."""
+def gpu(share: float = 1.0) -> planner.Gpu:
+    """The GPU of this process, with the share of its memory that the process may take."""
     import torch
 
     capability = torch.cuda.get_device_capability()
-    memory_bytes = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    memory_bytes = int(share * torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory)
     return planner.Gpu(
         memory_bytes, has_8bit=capability >= EIGHT_BIT_CAPABILITY, has_bf16=capability >= _BF16_CAPABILITY
     )

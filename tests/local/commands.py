@@ -17,13 +17,19 @@ from typing import Any
 
 import pytest
 
-from jobs import chat, cli, export, preprocess
+from jobs import chat, cli, export, preprocess, tune
 from jobs import train as job
 from jobs.runs import Run, read_events
 from jobs.storage import Storage
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-MAINS = {"train": job.main, "chat": chat.main, "export": export.main, "preprocess": preprocess.main}
+MAINS = {
+    "train": job.main,
+    "chat": chat.main,
+    "export": export.main,
+    "preprocess": preprocess.main,
+    "tune": tune.main,
+}
 
 TINY: dict[str, Any] = {
     "model.dtype": "float32",

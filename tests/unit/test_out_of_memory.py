@@ -28,7 +28,7 @@ QWEN_7B = {
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A run on a machine that says it has an H100; what is tested is what happens around the GPU."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(device, "gpu", lambda: planner.Gpu(80 * 2**30, has_8bit=True))
+    monkeypatch.setattr(device, "gpu", lambda share: planner.Gpu(int(share * 80 * 2**30), has_8bit=True))
     (tmp_path / "config.json").write_text(json.dumps(QWEN_7B))
     return Run.create(Storage(str(tmp_path / "root")), "train", "")
 
