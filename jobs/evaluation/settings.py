@@ -33,7 +33,7 @@ class EvaluateSettings(Section):
     """Longest held-out row in tokens. Longer conversations are left out and counted, longer texts cut into pieces."""
     batch_size: int = Field(16, ge=1, le=4096)
     """Rows per forward pass; fewer where the logits of so many would not fit."""
-    max_new_tokens: int = Field(160, ge=1, le=8192)
+    max_new_tokens: int = Field(128, ge=1, le=8192)
     """Length limit of a generated answer, in tokens. An answer that reaches it counts as cut off."""
     resamples: int = Field(10_000, ge=100, le=1_000_000)
     """Bootstrap resamples behind each confidence interval."""
