@@ -22,7 +22,7 @@ from jobs.errors import HaetsalError, UsageError
 from jobs.evaluation import candidate, registry
 from jobs.evaluation.benchmark import Benchmark
 from jobs.evaluation.candidate import Candidate
-from jobs.evaluation.session import Session
+from jobs.evaluation.session import ITEMS, Session
 from jobs.runs import Run
 from jobs.settings import Settings
 from jobs.storage import Storage
@@ -84,15 +84,19 @@ def _prepared(tree: Settings, storage: Storage) -> Iterator[_Prepared]:
 def _evaluate(prepared: _Prepared, run: Run) -> None:
     print(f"run {run.id}\n  {run.address()}")
     session = Session(prepared.settings, run, prepared.subject, prepared.against, prepared.benchmarks)
-    with run.lock():
-        try:
+    try:
+        with run.lock():
             result, summary = session.evaluate()
-        except UsageError:
-            raise
-        except HaetsalError:
-            print(f"go on with: make evaluate RESUME={run.id}", file=sys.stderr)
-            raise
-        run.finish(result)
+            run.finish(result)
+    except UsageError:
+        if not run.storage.exists(run.path(ITEMS)):
+            run.storage.delete_tree(
+                run.path()
+            )  # bad input that only shows once the model is there leaves no run behind
+        raise
+    except HaetsalError:
+        print(f"go on with: make evaluate RESUME={run.id}", file=sys.stderr)
+        raise
     for section in summary.sections:
         row = section.rows[0]
         other = f", against {row.against.value:.4g}" if row.against else ""

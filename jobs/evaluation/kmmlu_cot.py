@@ -54,7 +54,8 @@ def kmmlu_cot(settings: EvaluateSettings) -> MultipleChoice:
 
 def _questions(file: Path) -> list[Question]:
     subject = file.stem.removeprefix(_PREFIX)
-    samples = yaml.safe_load(file.read_text(encoding="utf-8"))["fewshot_config"]["samples"]
+    # All scalars stay text: an option reads 0.10 or 1,000, not a number.
+    samples = yaml.load(file.read_text(encoding="utf-8"), yaml.CBaseLoader)["fewshot_config"]["samples"]
     questions = []
     for number, sample in enumerate(samples, start=1):
         right = _RIGHT_LETTER.findall(sample["target"])
@@ -65,7 +66,7 @@ def _questions(file: Path) -> list[Question]:
                 id=f"{subject}-{number}",
                 subject=subject,
                 question=sample["question"].removeprefix("질문:").strip(),
-                choices=[str(sample[letter]) for letter in LETTERS],
+                choices=[sample[letter] for letter in LETTERS],
                 answer=LETTERS.index(right[-1]),
             )
         )

@@ -72,7 +72,7 @@ benchmarks by Holm's method and also wants the interval of the difference to lea
 
 def _section(section: Section, confidence: float) -> str:
     items = " and ".join(str(count) for count in dict.fromkeys(section.items.values()))
-    head = f"## {section.name}, {items} items\n\n"
+    head = f"## {section.name}, {items} of {section.asked} items\n\n"
     if section.verdict is not None:
         head += f"The subject {_verdict(section)} (corrected p = {section.p_value:.3g}).\n\n"
     against = any(row.against for row in section.rows)

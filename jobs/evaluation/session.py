@@ -27,6 +27,9 @@ from jobs.storage import NotFound
 from jobs.tracking import Tracker
 from jobs.training.progress import ProgressDisplay
 
+ITEMS = "items"
+"""Folder of the records in the run directory."""
+
 _LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "numpy", "scipy")
 
 
@@ -131,4 +134,4 @@ class Session:
         return None
 
     def _file(self, benchmark: Benchmark, side: str) -> str:
-        return self.run.path("items", f"{benchmark.name}-{side}.jsonl")
+        return self.run.path(ITEMS, f"{benchmark.name}-{side}.jsonl")

@@ -26,7 +26,7 @@ class EvaluateSettings(Section):
     """Prompts with checkable answers, described there too."""
     harness_data: Address | None = None
     """Folder with the data sets of `kobest`, `kmmlu` and `haerae` as `hf download --local-dir` lays them out, in
-    subfolders `kobest_v1`, `KMMLU` and `HAE_RAE_BENCH`; none means the hub or its local cache."""
+    subfolders `kobest_v1`, `KMMLU` and `HAE_RAE_BENCH`; none means the hub (with HF_HUB_OFFLINE=1: its local cache)."""
     max_rows: int | None = Field(None, ge=1)
     """Items per benchmark, taken at even distances; none means all."""
     max_length: int = Field(1024, ge=16, le=1_048_576)

@@ -24,10 +24,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Section:
-    """One benchmark. `groups` holds the first metric's estimates by group and side. `verdict` is 1 if the subject is
-    better, -1 if worse, 0 if nobody can tell, None without a second model; `p_value` is corrected by Holm."""
+    """One benchmark: how many items were asked, and how many scored by side (what is too long is left out).
+
+    `groups` holds the first metric's estimates by group and side. `verdict` is 1 if the subject is better, -1 if worse,
+    0 if nobody can tell, None without a second model; `p_value` is corrected by Holm.
+    """
 
     name: str
+    asked: int
     items: Mapping[str, int]
     inputs: Mapping[str, str]
     rows: Sequence[Row]
@@ -107,7 +111,14 @@ def _section(
         }
         for name in names
     }
-    return Section(benchmark.name, {side: len(given) for side, given in items.items()}, benchmark.inputs, rows, groups)
+    return Section(
+        benchmark.name,
+        len(benchmark),
+        {side: len(given) for side, given in items.items()},
+        benchmark.inputs,
+        rows,
+        groups,
+    )
 
 
 def _numbers(section: Section) -> dict[str, Any]:
@@ -121,4 +132,4 @@ def _numbers(section: Section) -> dict[str, Any]:
     }
     groups = {name: {side: asdict(e) for side, e in sides.items()} for name, sides in section.groups.items()}
     tested = {} if section.verdict is None else {"verdict": section.verdict, "p_value_corrected": section.p_value}
-    return {"items": dict(section.items), "metrics": metrics, **tested, "groups": groups}
+    return {"asked": section.asked, "items": dict(section.items), "metrics": metrics, **tested, "groups": groups}

@@ -17,13 +17,13 @@ from typing import Any
 
 import pytest
 
-from jobs import chat, cli, export
+from jobs import chat, cli, evaluate, export
 from jobs import train as job
 from jobs.runs import Run, read_events
 from jobs.storage import Storage
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-MAINS = {"train": job.main, "chat": chat.main, "export": export.main}
+MAINS = {"train": job.main, "chat": chat.main, "export": export.main, "evaluate": evaluate.main}
 
 TINY: dict[str, Any] = {
     "model.dtype": "float32",
@@ -71,7 +71,7 @@ class Done:
     @property
     def run(self) -> Run:
         """The run that its output names."""
-        match = re.search(r"^run (train-\S+)", self.out, re.MULTILINE)
+        match = re.search(r"^run ([a-z]+-\S+)", self.out, re.MULTILINE)
         assert match, self.err
         return Run.open(Storage(self.root), match.group(1))
 
