@@ -72,13 +72,21 @@ class Loaded:
 class Benchmark(Protocol):
     """One set of items and how a model is scored on it. Making one reads its input, so that bad input shows early."""
 
-    name: str
-    metrics: tuple[Metric, ...]
-    """The first decides the verdict."""
-    inputs: dict[str, str]
-    """Name of each input (file, prompt template) and its sha256."""
-    preview: str
-    """The first item as the model sees it."""
+    @property
+    def name(self) -> str:
+        """As in `evaluate.benchmarks`."""
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The first decides the verdict."""
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """Name of each input (file, prompt template) and its sha256."""
+
+    @property
+    def preview(self) -> str:
+        """The first item as the model sees it."""
 
     def __len__(self) -> int:
         """Number of items."""

@@ -80,13 +80,13 @@ def find(storage: Storage, name: str | None, settings: Settings) -> Iterator[Can
             yield Candidate(run.id, trained.weights(run, folder), origin, tree.data)
         return
     with tempfile.TemporaryDirectory(prefix="haetsal-") as scratch:
-        folder = _adapter_folder(name, Path(scratch))
-        if folder is None:
+        adapter = _adapter_folder(name, Path(scratch))
+        if adapter is None:
             whole = settings.model.model_copy(update={"source": name})
             yield Candidate(name, Weights(whole, models.resolve(whole), None))
         else:
-            origin = _base_of(name, folder, settings.model)
-            yield Candidate(name, replace(origin, adapter=folder), origin)
+            origin = _base_of(name, adapter, settings.model)
+            yield Candidate(name, replace(origin, adapter=adapter), origin)
 
 
 def _adapter_folder(name: str, scratch: Path) -> Path | None:

@@ -19,7 +19,7 @@ def draw(summary: Summary, file: Path) -> None:
     """Write the picture as PNG."""
     from matplotlib.figure import Figure
 
-    heights = [2 + len(_levels(section)) for section in summary.sections]
+    heights = [3 + len(_levels(section)) for section in summary.sections]
     figure = Figure(figsize=(8, 0.36 * sum(heights) + 1), layout="constrained")
     panels = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     for panel, section in zip(panels, summary.sections, strict=True):
@@ -49,12 +49,15 @@ def _draw(panel: Any, section: Section) -> None:
                 panel.plot(found.value, y, "o", color=colour, markersize=7 if height == 0 else 4, label=label)
     if metric.chance is not None:
         panel.axvline(metric.chance, linestyle="--", linewidth=1, color="grey")
-        panel.annotate("chance", (metric.chance, 1), (3, -2), "data", textcoords="offset points", fontsize="x-small")
+        panel.text(metric.chance, 0.02, " chance", transform=panel.get_xaxis_transform(), fontsize="x-small")
     panel.set_yticks(range(len(levels)), list(levels))
     panel.set_ylim(len(levels) - 0.5, -0.5)
     better = "" if metric.lower_is_better is None else f" ({'lower' if metric.lower_is_better else 'higher'} is better)"
     panel.set_title(f"{section.name}: {metric.title}{better}", loc="left", fontsize="medium")
     panel.grid(axis="x", alpha=0.3)
+    if (found := section.rows[0].difference) is not None:  # intervals overlap where the paired difference is plain
+        between = f"{found.value:+.3g} [{found.low:+.3g}, {found.high:+.3g}]"
+        panel.set_xlabel(f"difference {between}, p = {section.p_value:.2g} (paired, corrected)", fontsize="small")
 
 
 def _short(name: str) -> str:

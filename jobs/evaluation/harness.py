@@ -9,12 +9,13 @@ would come from the hub.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,9 @@ class Harness:
                 pretrained=loaded.model,
                 tokenizer=loaded.tokenizer,
                 batch_size=self._settings.batch_size,
-                max_length=min(self._settings.max_length, loaded.model.config.max_position_embeddings),
+                max_length=min(
+                    self._settings.max_length, loaded.model.config.get_text_config().max_position_embeddings
+                ),
             )
         items: list[Item] = []
         for name, task in self._tasks.items():
@@ -210,9 +213,10 @@ def _digest(configurations: Path) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the harness's reports on its own doings from the terminal."""
+    """Keep the harness's reports and bars from the terminal, where they would tear our own."""
     logging.disable(logging.WARNING)
     try:
-        yield
+        with redirect_stderr(io.StringIO()):
+            yield
     finally:
         logging.disable(logging.NOTSET)

@@ -152,5 +152,5 @@ def _summed(logits: torch.Tensor, labels: torch.Tensor) -> list[float]:
 
 
 def _fitting(model: PreTrainedModel, length: int, batch_size: int) -> int:
-    vocabulary = model.get_input_embeddings().weight.shape[0]
+    vocabulary: int = model.get_input_embeddings().weight.shape[0]
     return max(1, min(batch_size, _LOGIT_BYTES // (4 * length * vocabulary)))

@@ -98,7 +98,7 @@ class Session:
         for benchmark in missing:
             started = time.perf_counter()
             with ProgressDisplay(title=f"{benchmark.name}, {side}", unit=f"{benchmark.name}, {side}:") as display:
-                items = benchmark.run(loaded, lambda done, total, show=display.point: show(done, total, {}))
+                items = benchmark.run(loaded, display.count)
             data = "".join(f"{item.to_json()}\n" for item in items).encode()
             self.run.storage.write(self._file(benchmark, side), data)
             seconds = round(time.perf_counter() - started, 3)

@@ -102,7 +102,7 @@ def difference(metric: Metric, subject: Sequence[Item], other: Sequence[Item], h
     both = np.concatenate([ours_columns, their_columns])
     size = len(ours_columns)
 
-    def gap(sums: Column) -> Column:
+    def gap(sums: Column) -> Any:
         return _figure(metric, sums[:size]) - _figure(metric, sums[size:])
 
     low, high = how.ends(gap(how.sums(both)))

@@ -65,6 +65,10 @@ class ProgressDisplay:
             left = f"  {(now - since) / (step - first) * (steps - step):.0f} s left" if step > first else ""
             self._console.print(f"{self._unit} {step}/{steps}  {figures}{left}", highlight=False)
 
+    def count(self, done: int, total: int) -> None:
+        """Show how far something without figures is."""
+        self.point(done, total, {})
+
     def _figures(self) -> str:
         shown = (("loss", "loss {:.3f}"), ("eval_loss", "held-out {:.3f}"), ("tokens_per_second", "{:.0f} tokens/s"))
         return "  ".join(text.format(self._values[name]) for name, text in shown if name in self._values)
