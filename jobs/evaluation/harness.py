@@ -1,4 +1,4 @@
-"""KoBEST, KMMLU and HAE-RAE through lm-evaluation-harness, whose prompts and scoring make figures comparable.
+"""KoBEST, KMMLU and HAE-RAE through lm-evaluation-harness, zero-shot: its prompts and scoring make figures comparable.
 
 The data are not ours to ship. They are read from `evaluate.harness_data`, or from the hub and its cache; all of them
 before a model is loaded, so that what is missing shows at once. Of the harness's metrics `acc` and `acc_norm` are
@@ -89,7 +89,6 @@ class Harness:
         """Score one model."""
         import lm_eval
         from lm_eval.models.huggingface import HFLM
-        from lm_eval.tasks import TaskManager
 
         taken = self._taken()
         with _quiet():
@@ -104,11 +103,11 @@ class Harness:
         items: list[Item] = []
         for name, task in self._tasks.items():
             with _quiet():
-                outcome: Any = lm_eval.simple_evaluate(
-                    model=model,
-                    tasks=[task],
+                # Not simple_evaluate, which spends seconds a call on a description of the machine.
+                outcome: Any = lm_eval.evaluate(
+                    lm=model,
+                    task_dict={"tasks": {name: task}, "groups": {}, "group_map": {}},
                     samples={name: taken[name]},
-                    task_manager=TaskManager(include_defaults=False),
                     bootstrap_iters=0,
                 )
             items += [checked(loaded, _item(name, sample)) for sample in outcome["samples"][name]]
@@ -187,7 +186,7 @@ def _load(name: str, configurations: Path, local: Path | None) -> dict[str, Any]
         for file in sorted(configurations.glob("*.yaml")):
             if found := _TASK_NAME.search(file.read_text(encoding="utf-8")):
                 names.append(found[1])
-                overlay = {"include": str(file), "task": found[1], "metric_list": _METRICS}
+                overlay = {"include": str(file), "task": found[1], "num_fewshot": 0, "metric_list": _METRICS}
                 if local is not None:
                     overlay["dataset_path"] = str(local)
                 (Path(scratch) / file.name).write_text(yaml.safe_dump(overlay), encoding="utf-8")
