@@ -20,9 +20,9 @@ from dockerfile import ROOT
 from images import build
 from terraform.versions import load_versions
 
-ALL, JOBS, CPU, OPS = (
+ALL, JOBS, CPU, GPU, OPS = (
     pytest.mark.parametrize("image", names, indirect=True, scope="session")
-    for names in (build.IMAGES, ["job-cpu", "job-gpu"], ["job-cpu"], ["ops"])
+    for names in (build.IMAGES, ["job-cpu", "job-gpu"], ["job-cpu"], ["job-gpu"], ["ops"])
 )
 pytestmark = [pytest.mark.images, pytest.mark.timeout(1800)]
 
@@ -62,6 +62,16 @@ except RuntimeError as error:
 CUDA_CALL = """
 import ctypes, os, torch
 ctypes.CDLL(os.path.join(os.path.dirname(torch.__file__), "lib", "libcublas.so.13")).cublasCreate_v2()
+"""
+
+LAUNCHER = """
+from triton.runtime.build import compile_module_from_src
+source = '''
+#include <Python.h>
+static PyModuleDef module = {PyModuleDef_HEAD_INIT, "launcher", NULL, -1, NULL};
+PyMODINIT_FUNC PyInit_launcher(void) { return PyModule_Create(&module); }
+'''
+print(compile_module_from_src(source, "launcher").__name__)
 """
 
 RAY = """
@@ -221,6 +231,11 @@ def test_a_stand_in_says_what_it_is(image):
     done = image.run("python", "-c", CUDA_CALL)
     assert done.returncode != 0
     assert "use the gpu image" in done.stderr
+
+
+@GPU
+def test_triton_can_compile_its_launcher(image):
+    assert image.output("python", "-c", LAUNCHER) == "launcher"
 
 
 @JOBS
