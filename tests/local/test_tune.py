@@ -194,7 +194,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
     finally:
         if driver.poll() is None:
             os.killpg(driver.pid, signal.SIGKILL)
-    _, left = psutil.wait_procs(below, timeout=20)
+    _, left = psutil.wait_procs(below, timeout=60)
     before = record.trials(read_events(run))
     steps = {number: checkpoint_steps(run_of(run, number)) for number in before}
     shutil.copytree(folder / "root", folder / "halfway")
