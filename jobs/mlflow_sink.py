@@ -25,6 +25,8 @@ from jobs.run_lock import file_lock
 from jobs.runs import Run
 from jobs.settings import TrackingSettings
 from jobs.storage import NotFound
+from jobs.tuning.record import ENDED, STARTED
+from jobs.tuning.record import REPORT as REPORTED
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
@@ -36,8 +38,10 @@ REPORT = "report"
 RUN_TAG = "haetsal.run"
 
 _SQLITE = "sqlite:///"
-_TURNING_POINTS = ("config", "failed", "result")
+_TRIAL_EVENTS = (STARTED, REPORTED, ENDED)
+_TURNING_POINTS = ("config", "failed", "result", *_TRIAL_EVENTS)
 """Kinds of events that do more than add metrics, so a batch ends with them."""
+_STATUS = {"completed": "FINISHED", "stopped": "KILLED", "cut_off": "KILLED"}
 _EVENTS_PER_BATCH = 100
 _METRICS_PER_REQUEST = 1000
 _PARAMS_PER_REQUEST = 100
@@ -64,13 +68,16 @@ class MlflowSink:
         self._experiment = tracking.experiment
         self._mlflow_run_id: str | None
         self._mlflow_run_id, self.sent_seq = _read_cursor(run, uri)
+        self._trial_runs: dict[int, str] = {}
 
     def send(self, events: Sequence[Event]) -> int:
         """Send those of `events` that MLflow has not acknowledged, and return how many they were.
 
         Metrics come from "metrics", "phase" and "result", parameters from "config", the report folder and the status
-        from "result" and "failed". Raises RemoteError when MLflow does not take them; what it had acknowledged until
-        then stays noted, so the next call goes on there.
+        from "result" and "failed". The trials of a study become runs of their own below its run.
+
+        Raises RemoteError when MLflow does not take them; what it had acknowledged until then stays noted, so the next
+        call goes on there.
         """
         sent = 0
         with _refusals_explained(self._uri):
@@ -95,23 +102,48 @@ class MlflowSink:
             case "result":
                 self._log_report(run_id)
                 self._client.set_terminated(run_id, "FINISHED", end_time=_milliseconds(last))
+            case kind if kind in _TRIAL_EVENTS:
+                self._send_trial(run_id, last)
         self.sent_seq = last.seq
         self._save_cursor()
 
     def _find_or_create_run(self, first: Event) -> str:
-        experiment_id = self._experiment_id()
-        found = self._client.search_runs(
-            [experiment_id], f"tags.`{RUN_TAG}` = '{self._run.id}'", max_results=1, order_by=["attributes.start_time"]
-        )
-        if found:
-            self._mlflow_run_id = str(found[0].info.run_id)
-        else:
-            created = self._client.create_run(
-                experiment_id, start_time=_milliseconds(first), tags={RUN_TAG: self._run.id}, run_name=self._run.id
-            )
-            self._mlflow_run_id = str(created.info.run_id)
+        self._mlflow_run_id = self._find_or_create(self._run.id, first, {})
         self._save_cursor()
         return self._mlflow_run_id
+
+    def _find_or_create(self, name: str, first: Event, tags: dict[str, str]) -> str:
+        experiment_id = self._experiment_id()
+        found = self._client.search_runs(
+            [experiment_id], f"tags.`{RUN_TAG}` = '{name}'", max_results=1, order_by=["attributes.start_time"]
+        )
+        if found:
+            return str(found[0].info.run_id)
+        created = self._client.create_run(
+            experiment_id, start_time=_milliseconds(first), tags={RUN_TAG: name} | tags, run_name=name
+        )
+        return str(created.info.run_id)
+
+    def _send_trial(self, parent: str, event: Event) -> None:
+        """One event of a trial: its parameters, a loss, or how it ended."""
+        from mlflow.entities import Metric, Param
+
+        number, fields = event.fields["trial"], event.fields
+        if number not in self._trial_runs:
+            name = f"{self._run.id}/{number:04d}"
+            self._trial_runs[number] = self._find_or_create(name, event, {"mlflow.parentRunId": parent})
+        run_id = self._trial_runs[number]
+        if event.kind == STARTED:
+            self._client.log_batch(run_id, params=[Param(k, str(v)) for k, v in fields["parameters"].items()])
+            self._client.update_run(run_id, status="RUNNING")
+        elif event.kind == REPORTED:
+            point = Metric("eval_loss", fields["eval_loss"], _milliseconds(event), fields["step"])
+            self._client.log_batch(run_id, metrics=[point])
+        else:
+            for tag in ("outcome", "reason"):
+                self._client.set_tag(run_id, f"haetsal.{tag}", str(fields[tag]))
+            status = _STATUS.get(fields["outcome"], "FAILED")
+            self._client.set_terminated(run_id, status, end_time=_milliseconds(event))
 
     def _experiment_id(self) -> str:
         from mlflow.exceptions import MlflowException

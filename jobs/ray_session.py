@@ -10,6 +10,7 @@ from jobs.errors import EnvironmentNotReady
 
 def start_ray() -> None:
     """Connect or start. Raises EnvironmentNotReady if Ray does not come up; `ray.shutdown()` ends it."""
+    os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"  # relative paths in the settings mean the same on every worker
     import ray
 
     try:

@@ -12,14 +12,16 @@ import re
 import shlex
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
 from jobs.corpus.settings import CorpusSettings
 from jobs.errors import UsageError
+from jobs.evaluation.settings import EvaluateSettings
 from jobs.section import Address, Section
+from jobs.tuning.settings import TuneSettings
 
 
 class ModelSettings(Section):
@@ -33,9 +35,9 @@ class ModelSettings(Section):
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """Weight precision. `auto` is bfloat16 where the device multiplies it natively (GPUs, CPUs with AVX-512), else
     float32."""
-    quantization: Literal["none", "4bit", "fp8"] = "none"
-    """`4bit` holds the frozen base in NF4 (bitsandbytes): least memory. `fp8` multiplies it on FP8 units (Hopper, Ada;
-    backend `compiled`): most tokens per second. Both need CUDA."""
+    quantization: Literal["none", "4bit", "8bit"] = "none"
+    """`4bit` holds the frozen base in NF4 (bitsandbytes): least memory. `8bit` multiplies it on the 8-bit units of a
+    Hopper GPU (backend `compiled`): most tokens per second. Both need CUDA."""
     trust_remote_code: bool = False
     """Run Python code that the model repository ships. Leave it off unless you have read that code."""
 
@@ -75,6 +77,12 @@ class DataSettings(Section):
     over packed rows costs more than the padding it saves."""
 
 
+def _whole_from_one(value: float) -> float:
+    if value >= 1 and not value.is_integer():
+        raise ValueError("must be a whole number of steps, or below 1 a share of all steps")
+    return value
+
+
 class TrainSettings(Section):
     """The optimisation."""
 
@@ -106,8 +114,9 @@ class TrainSettings(Section):
     """Seed of row order, adapter initialisation and dropout."""
     log_every_steps: int = Field(1, ge=1)
     """Steps between two points of the loss curve."""
-    checkpoint_every_steps: int = Field(25, ge=1)
-    """Steps between two checkpoints; each is preceded by an evaluation on the held-out rows, so each has a score."""
+    checkpoint_every_steps: Annotated[float, AfterValidator(_whole_from_one)] = Field(25, gt=0)
+    """Steps between two checkpoints, below 1 as a share of all steps; each is preceded by an evaluation on the held-out
+    rows, so each has a score."""
     keep_checkpoints: int = Field(2, ge=1, le=100)
     """Checkpoints kept: the best by held-out loss, and the newest whatever its score."""
     early_stopping_patience: int | None = Field(None, ge=1)
@@ -117,7 +126,7 @@ class TrainSettings(Section):
 
 
 class EvalSettings(Section):
-    """The comparison with the untouched base model."""
+    """The comparison with the untouched base model while and after training; `evaluate` is the job of its own."""
 
     batch_size: int = Field(8, ge=1, le=4096)
     """Rows per forward pass."""
@@ -173,6 +182,8 @@ class Settings(Section):
     """Optimisation."""
     eval: EvalSettings = EvalSettings()
     """Comparison at the end."""
+    evaluate: EvaluateSettings = EvaluateSettings()
+    """Evaluation job."""
     tracking: TrackingSettings = TrackingSettings()
     """Experiment tracking."""
     storage: StorageSettings = StorageSettings()
@@ -181,6 +192,8 @@ class Settings(Section):
     """Workers."""
     corpus: CorpusSettings = CorpusSettings()
     """Raw text to training data."""
+    tune: TuneSettings = TuneSettings()
+    """Hyper-parameter search."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
@@ -303,9 +316,9 @@ def _explain(detail: dict[str, Any]) -> str:
 
 
 def _known_keys(location: list[str]) -> list[str]:
-    section: type[BaseModel] = Settings
+    node: Any = Settings
     for part in location:
-        annotation = section.model_fields[part].annotation
-        members = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
-        section = next(m for m in members if isinstance(m, type) and issubclass(m, BaseModel))
-    return list(section.model_fields)
+        node = get_args(node)[1] if get_origin(node) is dict else node.model_fields[part].annotation
+        members = get_args(node) if get_origin(node) in (Union, UnionType) else (node,)
+        node = next(m for m in members if get_origin(m) is dict or (isinstance(m, type) and issubclass(m, BaseModel)))
+    return list(node.model_fields)

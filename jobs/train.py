@@ -32,12 +32,7 @@ def main() -> None:
     tree = settings.load(arguments.config, arguments.overrides)
     storage = Storage(tree.storage.root)
     if arguments.resume:
-        if tree != Settings(storage=tree.storage):
-            raise UsageError("RESUME goes on under the run's own settings; give no CONFIG and no SET but storage.root")
-        run = Run.open(storage, arguments.resume)
-        if run.finished:
-            raise UsageError(f"{run.id}: is finished; its report is at {run.address('report')}")
-        tree = settings.from_yaml(run.config(), run.address("config.yaml"))
+        run, tree = cli.unfinished("train", arguments.resume, tree)
     else:
         launch.check_machine(tree)
         check(tree.data)

@@ -16,8 +16,9 @@ from jobs.settings import Settings
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_FP8_CAPABILITY = (8, 9)
-"""Compute capability of the first NVIDIA GPUs with FP8 matrix units (Ada; Hopper is 9.0)."""
+EIGHT_BIT_CAPABILITY = (9, 0)
+"""Compute capability of the first NVIDIA GPUs that can run the 8-bit kernels (Hopper): bulk copies and 200 KB of shared
+memory."""
 
 
 class CompiledBackend(PeftBackend):
@@ -35,11 +36,13 @@ class CompiledBackend(PeftBackend):
                 "train.backend=compiled trains lora.method=lora with lora.dropout=0; use train.backend=peft for others"
             )
         if settings.model.dtype == "float32":
-            raise UsageError("train.backend=compiled multiplies in bf16 or fp8; use train.backend=peft for float32")
+            raise UsageError("train.backend=compiled multiplies in bf16 or 8 bits; use train.backend=peft for float32")
         if settings.model.quantization == "4bit":
-            raise UsageError("train.backend=compiled holds the base as bf16 or fp8; 4bit is for peft and unsloth")
-        if settings.model.quantization == "fp8" and torch.cuda.get_device_capability() < _FP8_CAPABILITY:
-            raise EnvironmentNotReady("model.quantization=fp8 needs a GPU with FP8 units (compute capability 8.9)")
+            raise UsageError("train.backend=compiled holds the base as bf16 or 8bit; 4bit is for peft and unsloth")
+        if settings.model.quantization == "8bit" and torch.cuda.get_device_capability() < EIGHT_BIT_CAPABILITY:
+            raise EnvironmentNotReady(
+                "model.quantization=8bit needs a Hopper GPU or a newer one (compute capability 9.0)"
+            )
 
         from jobs.backends import frozen_head
 
@@ -49,11 +52,17 @@ class CompiledBackend(PeftBackend):
 
     def load(self, settings: Settings, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         model, tokenizer = super().load(settings, folder)
-        self.accelerate(settings, model)
+        factors: dict[Any, Any] = {}
+        if settings.model.quantization == "8bit":
+            from jobs.backends.smoothing import calibration_ids, measure
+
+            factors = measure(model, calibration_ids(tokenizer).to(model.device))
+        self.accelerate(settings, model, factors)
         return model, tokenizer
 
-    def accelerate(self, settings: Settings, model: Any) -> None:
-        """Fuse, quantise and compile an adapted model in place."""
+    def accelerate(self, settings: Settings, model: Any, factors: dict[Any, Any]) -> None:
+        """Fuse and compile an adapted model in place; a layer with `factors` is held in 8 bits."""
+        import torch
         from peft.tuners.lora import Linear
         from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -64,7 +73,11 @@ class CompiledBackend(PeftBackend):
         packed_attention.install(base, settings.data.max_length)
         for module in base.modules():
             if isinstance(module, Linear):
-                fuse(module, fp8=settings.model.quantization == "fp8")
+                fuse(module, factors.get(module))
+        # Every rank has the same 8-bit weights from the same file; DDP would send them round once more.
+        buffers = [name for name, _ in model.named_buffers()]
+        ignore = torch.nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
+        ignore(model, buffers)  # type: ignore[no-untyped-call]
         model.enable_input_require_grads()  # the first layer then has the same graph as the others: one compilation
         layers = [module for module in base.modules() if isinstance(module, GradientCheckpointingLayer)]
         share = settings.train.gradient_checkpointing

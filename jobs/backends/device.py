@@ -5,34 +5,48 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Callable
+from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
 from jobs.backends import planner
+from jobs.backends.compiled import EIGHT_BIT_CAPABILITY
 from jobs.errors import UsageError
+from jobs.runs import Run
 from jobs.settings import LoraSettings, Settings
+from jobs.storage_errors import AlreadyExists
 
 T = TypeVar("T")
 
-_FP8_CAPABILITY = (8, 9)
 _BF16_CAPABILITY = (8, 0)
+_STRUCK_OFF = "out-of-memory"
+"""Folder of the run directory with one file for each option that did not fit after all."""
 
 
-def train_planned(settings: Settings, folder: Path, say: Callable[[str], None], train: Callable[[Settings], T]) -> T:
+def train_planned(
+    settings: Settings, folder: Path, run: Run, workers: int, say: Callable[[str], None], train: Callable[[Settings], T]
+) -> T:
     """`train(settings)`, with `settings` planned for this process's GPU where `train.backend` is `auto`.
 
-    An option that runs out of memory is struck off and the next one is tried. `say` gets the table of each plan.
-    Raises UsageError when no option fits.
+    An option that runs out of memory is struck off, on record in the run directory, and the next one is tried: at once
+    by a process that trains alone, else by all workers when Ray Train has started them again, because the others wait
+    for this one's gradients and would wait for ever. `say` gets the table of each plan.
+    Raises UsageError when no option fits, OutOfMemoryError where the workers are to start again.
     """
     import torch
 
-    if settings.train.backend != "auto" or not torch.cuda.is_available():
+    if not torch.cuda.is_available():
         return train(settings)
-    struck_off: frozenset[planner.Key] = frozenset()
+    share = min(1.0, settings.scaling.gpus_per_worker or 1.0)
+    if share < 1:
+        torch.cuda.set_per_process_memory_fraction(share)  # who shares a GPU runs out of memory alone
+    if settings.train.backend != "auto":
+        return train(settings)
     while True:
         try:
             lengths = (settings.data.max_length,)
-            plan = planner.plan(settings, gpu(), dimensions(folder, settings.lora), lengths, struck_off)
+            plan = planner.plan(settings, gpu(share), dimensions(folder, settings.lora), lengths, _struck_off(run))
         except planner.DoesNotFit as error:
             raise UsageError(
                 f"model.source: {error}; use a smaller model, a shorter data.max_length or model.quantization=4bit"
@@ -41,18 +55,33 @@ def train_planned(settings: Settings, folder: Path, say: Callable[[str], None], 
         try:
             return train(planner.apply(settings, plan.choice))
         except torch.OutOfMemoryError:
-            struck_off |= {planner.key(plan.choice)}
+            _strike_off(run, planner.key(plan.choice))
+            if workers > 1:
+                raise
         gc.collect()  # outside of the handler, whose traceback would keep the model alive
         torch.cuda.empty_cache()
 
 
-def gpu() -> planner.Gpu:
-    """The GPU of this process."""
+def _strike_off(run: Run, option: planner.Key) -> None:
+    record = json.dumps(option)
+    with suppress(AlreadyExists):  # another rank ran out of memory too
+        run.storage.create(run.path(_STRUCK_OFF, f"{sha256(record.encode()).hexdigest()[:12]}.json"), record.encode())
+
+
+def _struck_off(run: Run) -> frozenset[planner.Key]:
+    names = run.storage.list(run.path(_STRUCK_OFF))
+    return frozenset(tuple(json.loads(run.storage.read(run.path(_STRUCK_OFF, name)))) for name in names)
+
+
+def gpu(share: float = 1.0) -> planner.Gpu:
+    """The GPU of this process, with the share of its memory that the process may take."""
     import torch
 
     capability = torch.cuda.get_device_capability()
-    memory_bytes = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
-    return planner.Gpu(memory_bytes, has_fp8=capability >= _FP8_CAPABILITY, has_bf16=capability >= _BF16_CAPABILITY)
+    memory_bytes = int(share * torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory)
+    return planner.Gpu(
+        memory_bytes, has_8bit=capability >= EIGHT_BIT_CAPABILITY, has_bf16=capability >= _BF16_CAPABILITY
+    )
 
 
 def dimensions(folder: Path, lora: LoraSettings) -> planner.Dimensions:

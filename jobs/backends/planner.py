@@ -4,11 +4,11 @@ A pure function with an explained table. Options are sorted from the fastest kno
 in the GPU's memory with a margin is the plan. An option that runs out of memory all the same is struck off and the
 next one is taken (`struck_off`).
 
-Memory of a training step, in bytes: frozen weights (bf16 2 per parameter, fp8 two copies of 1 for the linear layers,
+Memory of a training step, in bytes: frozen weights (bf16 2 per parameter, 8bit two copies of 1 for the linear layers,
 NF4 0.55), trained ones 16 each (fp32 weight, gradient, two Adam moments), a fixed share for kernels and workspace, the
 head's chunk of logits, and the activations kept for the backward pass. The last are counted per token and layer: what a
 layer keeps of its hidden and intermediate vectors, or its input alone where it is checkpointed. The counts were set on
-one H100 with 7B dimensions (measured 51.9 GiB for fp8 and 51.4 for bf16, without checkpointing).
+one H100 with 7B dimensions (measured 51.9 GiB for 8bit and 51.4 for bf16, without checkpointing).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Literal
 from jobs.settings import Settings
 
 Backend = Literal["peft", "compiled", "unsloth"]
-Quantization = Literal["none", "4bit", "fp8"]
+Quantization = Literal["none", "4bit", "8bit"]
 Key = tuple[Backend, Quantization, int, float]
 """Backend, precision, rows per pass and share recomputed: what makes two options the same for `struck_off`."""
 
@@ -34,7 +34,7 @@ _KEPT_HIDDEN, _KEPT_INTERMEDIATE = 7, 3
 checkpointing; attention adds queries and values."""
 _LOGITS_TOKENS = 2048
 """Tokens whose logits exist at once (`frozen_head`), in bf16 twice."""
-_BYTES_PER_WEIGHT: dict[Quantization, float] = {"none": 2.0, "fp8": 2.0, "4bit": 0.55}
+_BYTES_PER_WEIGHT: dict[Quantization, float] = {"none": 2.0, "8bit": 2.0, "4bit": 0.55}
 _FULL_ROW_TOKENS = 16_384
 """Tokens per pass beyond which matrix products gain nothing from more rows."""
 _SLOWDOWN_CHECKPOINTED = 1.30
@@ -46,7 +46,7 @@ class Gpu:
     """One accelerator: memory in bytes, and what it can multiply."""
 
     memory_bytes: int
-    has_fp8: bool
+    has_8bit: bool
     has_bf16: bool = True
 
 
@@ -187,7 +187,7 @@ def _kinds(settings: Settings, gpu: Gpu) -> Iterator[tuple[Backend, Quantization
     plain = settings.lora.method == "lora"
     fusible = plain and settings.lora.dropout == 0 and gpu.has_bf16
     table: list[tuple[Backend, Quantization, float, bool]] = [
-        ("compiled", "fp8", 2.29, fusible and gpu.has_fp8),
+        ("compiled", "8bit", 2.29, fusible and gpu.has_8bit),
         ("compiled", "none", 1.70, fusible),
         ("peft", "none", 1.0, True),
         ("unsloth", "4bit", 1.45, plain and settings.train.backend == "unsloth"),

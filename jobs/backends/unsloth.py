@@ -35,8 +35,8 @@ class UnslothBackend(PeftBackend):
             raise EnvironmentNotReady("train.backend=unsloth needs a CUDA device; use train.backend=peft here")
         if settings.lora.method != "lora":
             raise UsageError("train.backend=unsloth trains lora.method=lora; use train.backend=peft for others")
-        if settings.model.quantization == "fp8":
-            raise UsageError("train.backend=unsloth holds the base as bf16 or 4bit; fp8 is for compiled")
+        if settings.model.quantization == "8bit":
+            raise UsageError("train.backend=unsloth holds the base as bf16 or 4bit; 8bit is for compiled")
         too_early = [name for name in _MUST_COME_LATER if name in sys.modules]
         if "unsloth" not in sys.modules and too_early:
             raise EnvironmentNotReady(f"unsloth must be imported before {', '.join(too_early)}; start a new process")

@@ -47,6 +47,7 @@ def sft_config(settings: Settings, backend: Backend, packed: bool, output: Path)
         "use_cpu": not on_gpu,
         "dataloader_pin_memory": on_gpu,
         "ddp_find_unused_parameters": False,  # PEFT's default of True breaks checkpointing and costs a graph walk
+        "ddp_broadcast_buffers": False,  # no buffer changes in training, and 8-bit weights are buffers
         "max_length": settings.data.max_length,  # TRL's own default cuts at 1,024 without a word
         "packing": packed,
         "dataset_kwargs": {"skip_prepare_dataset": not packed},  # rows arrive tokenised, cut and labelled

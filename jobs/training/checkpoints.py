@@ -15,7 +15,7 @@ from pathlib import Path
 
 from jobs.errors import IntegrityError
 from jobs.manifest import verify_manifest
-from jobs.runs import Event, EventLog, Run
+from jobs.runs import Event, EventLog, Run, read_events
 
 _NAME = re.compile(r"step-(\d{6,})")
 _log = logging.getLogger(__name__)
@@ -38,6 +38,17 @@ class Checkpoint:
 def name_of(step: int) -> str:
     """Folder name of the checkpoint after `step` optimiser steps; sorts by step."""
     return f"step-{step:06d}"
+
+
+def keep(run: Run, step: int, loss: float, folder: Path, count: int) -> None:
+    """Publish `folder` as the checkpoint after `step`, and delete those that are neither newest nor the best `count`.
+
+    For the one process that trains the run alone; with several, Ray Train does it.
+    """
+    run.storage.publish_tree(folder, run.path("checkpoints", name_of(step)))
+    known = scores(read_events(run)) | {step: loss}
+    for other in surplus(steps(run), known, count):
+        run.storage.delete_tree(run.path("checkpoints", name_of(other)))
 
 
 def gather_random_states(folder: Path, rank: int, world_size: int) -> None:

@@ -56,14 +56,11 @@ def check_machine(settings: Settings) -> None:
 
 def run_here(settings: Settings, run: Run, show: Show) -> dict[str, Any]:
     """Train in this process. Ctrl-C stops at the next step boundary with a checkpoint; a second one at once."""
-    with _graceful_stop() as requested:
+    with graceful_stop("stopping after this step with a checkpoint") as requested:
 
         def report(metrics: dict[str, float], folder: Path) -> None:
-            name = checkpoints.name_of(int(metrics["step"]))
-            run.storage.publish_tree(folder, run.path("checkpoints", name))
-            known = checkpoints.scores(read_events(run)) | {int(metrics["step"]): metrics["eval_loss"]}
-            for step in checkpoints.surplus(checkpoints.steps(run), known, settings.train.keep_checkpoints):
-                run.storage.delete_tree(run.path("checkpoints", checkpoints.name_of(step)))
+            step, loss = int(metrics["step"]), metrics["eval_loss"]
+            checkpoints.keep(run, step, loss, folder, settings.train.keep_checkpoints)
 
         worker = Worker(0, 1, report, requested.is_set, show)
         return _fit_in_process(lambda: loop(settings, run, worker))
@@ -75,7 +72,6 @@ def run_on_workers(settings: Settings, run: Run, show: Show) -> dict[str, Any]:
     A worker that dies is replaced and training goes on from the last checkpoint, `scaling.max_failures` times.
     """
     os.environ["RAY_TRAIN_ENABLE_PRINT_PATCH"] = "0"  # teed prints let every dataset fingerprint dump bytecode
-    os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"  # relative paths in the settings mean the same on every worker
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "180")
     import ray
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
@@ -196,15 +192,18 @@ def _fit_in_process(function: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 @contextmanager
-def _graceful_stop() -> Iterator[threading.Event]:
-    """An event that the first SIGINT or SIGTERM sets; the second raises KeyboardInterrupt wherever the process is."""
+def graceful_stop(what: str) -> Iterator[threading.Event]:
+    """An event that the first SIGINT or SIGTERM sets; the second raises KeyboardInterrupt wherever the process is.
+
+    `what` tells the user at the first what happens now.
+    """
     requested = threading.Event()
 
     def on_signal(_number: int, _frame: Any) -> None:
         if requested.is_set():
             raise KeyboardInterrupt
         requested.set()
-        print("\nstopping after this step with a checkpoint; press Ctrl-C again to stop at once", file=sys.stderr)
+        print(f"\n{what}; press Ctrl-C again to stop at once", file=sys.stderr)
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

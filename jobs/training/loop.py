@@ -12,7 +12,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,19 +51,28 @@ class Worker:
     """True once the user has asked for a clean stop."""
     show: Show = lambda step, steps, values: None
     """Sees every point of the curve: step, total steps, values."""
+    is_trial: bool = False
+    """Whether this is one trial of a study: its checkpoints are all it leaves, and the study does the tracking."""
 
 
 def loop(settings: Settings, run: Run, worker: Worker) -> dict[str, Any]:
     """Train, compare with the base, publish `model/` and `report/`; return the numbers of `result.json` (rank 0).
+
+    A trial only trains.
 
     Raises Diverged, Interrupted, and the errors of the parts it calls; rank 0 puts the reason on record first.
     """
     folder = models.resolve(settings.model)
     if worker.rank > 0:
         return train_planned(
-            settings, folder, lambda table: None, lambda tree: _Session(tree, run, worker, folder).train_and_publish()
+            settings,
+            folder,
+            run,
+            worker.world_size,
+            lambda table: None,
+            lambda tree: _Session(tree, run, worker, folder).train_and_publish(),
         )
-    with EventLog(run) as events, Tracker(settings.tracking, events):
+    with EventLog(run) as events, nullcontext() if worker.is_trial else Tracker(settings.tracking, events):
         events.append("config", settings=settings.model_dump(mode="json"), git_revision=git_revision())
 
         def say(table: str) -> None:
@@ -72,7 +81,12 @@ def loop(settings: Settings, run: Run, worker: Worker) -> dict[str, Any]:
 
         try:
             result = train_planned(
-                settings, folder, say, lambda tree: _Session(tree, run, worker, folder, events).train_and_publish()
+                settings,
+                folder,
+                run,
+                worker.world_size,
+                say,
+                lambda tree: _Session(tree, run, worker, folder, events).train_and_publish(),
             )
         except HaetsalError as error:
             events.append("failed", type=type(error).__name__, reason=str(error))
@@ -110,7 +124,7 @@ class _Session:
                 trainer = self._trainer(backend, model, tokenizer, data, scratch, curve, stop)
                 self._train(backend, trainer, checkpoints.newest(self.run, scratch / "resume"))
             self._stop_if_requested(f"at step {trainer.state.global_step} of {trainer.state.max_steps}")
-            if self.events is None:
+            if self.events is None or self.worker.is_trial:
                 return {}
             return self._publish(backend, trainer, data, curve, scratch)
 

@@ -60,6 +60,7 @@ def make(settings: Settings, folder: Path, data: Prepared, run_address: str) -> 
     memory = _memory_bytes(settings, base, trained, layers, hidden, min(max(lengths), settings.data.max_length))
     device = f"{torch.cuda.get_device_name()} (CUDA)" if torch.cuda.is_available() else "CPU"
     warmup = train.warmup if train.warmup >= 1 else math.ceil(train.warmup * steps)
+    every = train.checkpoint_every_steps if train.checkpoint_every_steps >= 1 else train.checkpoint_every_steps * steps
 
     def line(name: str, value: int | float | str, source: str, text: str | None = None) -> Line:
         plain = value if isinstance(value, str) else f"{value:,}"
@@ -83,7 +84,7 @@ def make(settings: Settings, folder: Path, data: Prepared, run_address: str) -> 
             line("steps", steps, "train.max_steps" if train.max_steps else "⌈rows ÷ rows_per_step⌉ × train.epochs"),
             line("warmup_steps", int(warmup), "train.warmup"),
             line("tokens_in_total", int(tokens * steps / steps_per_epoch), "tokens_per_epoch × epochs"),
-            line("checkpoints", math.ceil(steps / train.checkpoint_every_steps), "train.checkpoint_every_steps"),
+            line("checkpoints", math.ceil(steps / math.ceil(every)), "train.checkpoint_every_steps"),
             line("memory_bytes_per_worker", memory, "estimate", f"{memory / 2**30:.1f} GiB"),
             line("output", run_address, "storage.root"),
         ),

@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a bar on a terminal, elsewhere one line a minute and at each evaluation."""
+"""What a person sees while a run works: a bar on a terminal, elsewhere one line a minute and at each evaluation."""
 
 from __future__ import annotations
 
@@ -14,16 +14,24 @@ _LINE_EVERY_S = 60.0
 
 
 class ProgressDisplay:
-    """Context manager whose `point(step, steps, values)` shows one point of the curve."""
+    """Context manager whose `point(step, steps, values)` shows one point of the curve. `title` says what is going on,
+    `unit` what is counted."""
 
-    def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        title: str = "training",
+        unit: str = "step",
+    ) -> None:
         self._console = console or Console(file=sys.stderr)
         self._clock = clock
+        self._unit = unit
         self._values: dict[str, float] = {}
         self._started: tuple[float, int] | None = None
         self._last_line = float("-inf")
         self._bar = Progress(
-            TextColumn("training"),
+            TextColumn(title),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[figures]}"),
@@ -33,7 +41,7 @@ class ProgressDisplay:
             console=self._console,
             disable=not self._console.is_terminal,
         )
-        self._task = self._bar.add_task("training", total=None, figures="")
+        self._task = self._bar.add_task(title, total=None, figures="")
 
     def __enter__(self) -> ProgressDisplay:
         self._bar.start()
@@ -55,7 +63,11 @@ class ProgressDisplay:
             self._last_line = now
             since, first = self._started
             left = f"  {(now - since) / (step - first) * (steps - step):.0f} s left" if step > first else ""
-            self._console.print(f"step {step}/{steps}  {figures}{left}", highlight=False)
+            self._console.print(f"{self._unit} {step}/{steps}  {figures}{left}", highlight=False)
+
+    def count(self, done: int, total: int) -> None:
+        """Show how far something without figures is."""
+        self.point(done, total, {})
 
     def _figures(self) -> str:
         shown = (("loss", "loss {:.3f}"), ("eval_loss", "held-out {:.3f}"), ("tokens_per_second", "{:.0f} tokens/s"))

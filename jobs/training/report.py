@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.backends import Backend
 from jobs.dataset import Prepared, Prompt
+from jobs.generation import answer
 from jobs.redact import redact
 from jobs.runs import EventLog, Run
 from jobs.settings import Settings
@@ -63,10 +64,10 @@ def compare(
     limit, size = settings.eval.max_new_tokens, settings.eval.batch_size
     assert isinstance(tokenizer.pad_token_id, int)
     trained = score(model, rows, size, tokenizer.pad_token_id)
-    trained_answers = _answer(model, tokenizer, prompts, limit)
+    trained_answers = _answers(model, tokenizer, prompts, limit)
     with backend.untouched(model, folder) as base_model:
         base = score(base_model, rows, size, tokenizer.pad_token_id)
-        base_answers = _answer(base_model, tokenizer, prompts, limit)
+        base_answers = _answers(base_model, tokenizer, prompts, limit)
     answers = (
         Answers(p.text, p.reference, b, t) for p, b, t in zip(prompts, base_answers, trained_answers, strict=True)
     )
@@ -112,26 +113,11 @@ def plot_curve(lines: dict[str, dict[int, float]], base_loss: float, file: Path)
     figure.savefig(file, dpi=120)
 
 
-def _answer(
+def _answers(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[Prompt], max_new_tokens: int
 ) -> list[str]:
-    import torch
-
-    from jobs.training.scoring import is_half
-
-    if not prompts:
-        return []
-    encoded = tokenizer.pad([{"input_ids": p.input_ids} for p in prompts], padding_side="left", return_tensors="pt").to(
-        model.device
-    )
-    model.eval()
-    with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=is_half(model)):
-        output = model.generate(
-            **encoded, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id
-        )
-    answers = output[:, encoded["input_ids"].shape[1] :]
-    texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
-    return [text.rstrip("\ufffd").strip() for text in texts]  # the length limit may cut a character in two
+    given = [prompt.input_ids for prompt in prompts]
+    return [a.text for a in answer(model, tokenizer, given, max_new_tokens, batch_size=len(given))]
 
 
 def _markdown(run_id: str, result: dict[str, Any], comparison: Comparison) -> str:

@@ -6,7 +6,8 @@ A mean of batch means would weigh short rows more and change with the batch size
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -49,23 +50,30 @@ def score(model: torch.nn.Module, rows: Sequence[Row], batch_size: int, pad_toke
     The model's own forward computes the loss (with its logit scaling or capping); `num_items_in_batch=1` makes it
     return the sum instead of the mean.
     """
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]), reverse=True)
+    total = Score(0.0, 0)
+    with scoring(model) as device:
+        for start in range(0, len(order), batch_size):
+            batch = [rows[i] for i in order[start : start + batch_size]]
+            inputs = {name: tensor.to(device) for name, tensor in collate(batch, pad_token_id).items()}
+            nll = model(**inputs, num_items_in_batch=1, use_cache=False).loss
+            total += Score(float(nll), int((inputs["labels"][:, 1:] != IGNORED).sum()))
+    return total
+
+
+@contextmanager
+def scoring(model: torch.nn.Module) -> Iterator[torch.device]:
+    """No gradients, no dropout, the forward pass in the precision of the weights; gives the model's device."""
     import torch
 
     device = next(model.parameters()).device
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]), reverse=True)
     was_training = model.training
     model.eval()
-    total = Score(0.0, 0)
     try:
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=is_half(model)):
-            for start in range(0, len(order), batch_size):
-                batch = [rows[i] for i in order[start : start + batch_size]]
-                inputs = {name: tensor.to(device) for name, tensor in _collate(batch, pad_token_id).items()}
-                nll = model(**inputs, num_items_in_batch=1, use_cache=False).loss
-                total += Score(float(nll), int((inputs["labels"][:, 1:] != IGNORED).sum()))
+            yield device
     finally:
         model.train(was_training)
-    return total
 
 
 def is_half(model: torch.nn.Module) -> bool:
@@ -75,7 +83,7 @@ def is_half(model: torch.nn.Module) -> bool:
     return any(parameter.dtype == torch.bfloat16 for parameter in model.parameters())
 
 
-def _collate(batch: Sequence[Row], pad_token_id: int) -> dict[str, torch.Tensor]:
+def collate(batch: Sequence[Row], pad_token_id: int) -> dict[str, torch.Tensor]:
     """Right-padded `input_ids`, `attention_mask`, `labels`, each of shape (rows, longest row)."""
     import torch
 

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from terraform.node_pool import WORKLOADS
 from terraform.platform import database
-from terraform.versions import Versions
+from terraform.versions import ROOT, Versions
 
 Values = dict[str, Any]
 
@@ -129,16 +131,23 @@ def mlflow(versions: Versions, aws: Aws | None) -> Values:
 
 
 def platform(aws: Aws | None) -> Values:
-    """Our own chart: what it cannot know by itself."""
-    values: Values = {"profile": "aws" if aws else "kind", "tracking": {"uri": MLFLOW_URI}}
-    if aws:
-        values["images"] = {"registry": aws.registry}
-        values["storage"] = {
+    """Our own chart: what it cannot know by itself, and on kind its own values for that."""
+    if aws is None:
+        kind: Values = yaml.safe_load((ROOT / "charts" / "haetsal" / "values-kind.yaml").read_text(encoding="utf-8"))
+        return {**kind, "tracking": {"uri": MLFLOW_URI}}
+    tracking = {"uri": MLFLOW_URI}
+    if aws.database_address:
+        tracking["database"] = f"postgresql://{database.USER}@{aws.database_address}:{database.PORT}/{database.NAME}"
+    return {
+        "profile": "aws",
+        "tracking": tracking,
+        "images": {"registry": aws.registry},
+        "storage": {
             "root": f"s3://{aws.artifacts_bucket}",
             "data": f"s3://{aws.data_bucket}",
             "backups": f"s3://{aws.backups_bucket}",
-        }
-    return values
+        },
+    }
 
 
 def _on_system_nodes(aws: Aws | None) -> Values:

@@ -70,12 +70,12 @@ LINES = {
     "unsloth-bf16-ckpt": Line("train.backend=unsloth train.gradient_checkpointing=1"),
     "unsloth-bf16": Line("train.backend=unsloth"),
     "compiled-bf16": Line("train.backend=compiled"),
-    "compiled-fp8": Line("train.backend=compiled model.quantization=fp8"),
-    "compiled-fp8-half-ckpt": Line("train.backend=compiled model.quantization=fp8 train.gradient_checkpointing=0.5"),
+    "compiled-8bit": Line("train.backend=compiled model.quantization=8bit"),
+    "compiled-8bit-half-ckpt": Line("train.backend=compiled model.quantization=8bit train.gradient_checkpointing=0.5"),
     "unsloth-4bit-korean": Line(
         "train.backend=unsloth model.quantization=4bit train.gradient_checkpointing=1", rows="korean"
     ),
-    "compiled-fp8-korean": Line("train.backend=compiled model.quantization=fp8", rows="korean"),
+    "compiled-8bit-korean": Line("train.backend=compiled model.quantization=8bit", rows="korean"),
 }
 
 

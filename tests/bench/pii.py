@@ -303,6 +303,22 @@ LOOK_ALIKES: dict[str, Maker] = {
         lambda r: f"{r.randrange(1500, 1900)}-{r.randrange(1, 9999)}번지",
         lambda r: f"{_digits(r, 10)}-{r.choice('12')}-{_digits(r, 4)}-{_digits(r, 4)}",
     ),
+    "number of what no list names": _of(
+        (
+            "사원번호 {}",
+            "출입증 번호는 {}입니다.",
+            "논문 번호: {}",
+            "차대번호 {}로 확인",
+            "기기 번호({})",
+            "새 관측기 {}를 달았다.",
+        ),
+        lambda r: f"{_day(r):%y%m%d}-{_digits(r, 7)}",
+        lambda r: f"{r.randrange(11, 27)}-{_digits(r, 2)}-{_digits(r, 6)}-{_digits(r, 2)}",
+        lambda r: f"{r.choice('MSRGD')}{_digits(r, 8)}",
+        lambda r: f"4{_digits(r, 3)}-{_digits(r, 4)}-{_digits(r, 4)}-{_digits(r, 4)}",
+        lambda r: _digits(r, 11),
+        announced=1,
+    ),
     "years": _of(
         ("조선 시대({})의 기록", "{}년 사이", "재위 {}", "전쟁은 {}년에 이어졌다."),
         lambda r: "{0}{2}{1}".format(*sorted((r.randrange(1500, 1900), r.randrange(1500, 2000))), r.choice("-~–")),

@@ -1,6 +1,6 @@
 """Loss curves of every backend and precision on the small real model, each in a process of its own.
 
-    python -m tests.gpu.curves compiled-fp8 --steps 200
+    python -m tests.gpu.curves compiled-8bit --steps 200
 
 prints `CURVE {"name":…, "losses": […], "held_out": …}`. The reference is `peft` in fp32 throughout. Rows, their order,
 learning rate and the adapter's first values are the same for all.
@@ -19,7 +19,7 @@ KINDS = {
     "peft-bf16": "train.backend=peft",
     "compiled-bf16": "train.backend=compiled",
     "compiled-bf16-ckpt": "train.backend=compiled train.gradient_checkpointing=0.5",
-    "compiled-fp8": "train.backend=compiled model.quantization=fp8",
+    "compiled-8bit": "train.backend=compiled model.quantization=8bit",
     "unsloth-bf16": "train.backend=unsloth train.gradient_checkpointing=1",
     "unsloth-4bit": "train.backend=unsloth model.quantization=4bit train.gradient_checkpointing=1",
 }

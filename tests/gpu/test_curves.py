@@ -21,7 +21,7 @@ BANDS = {
     "peft-bf16": (0.01, 0.01),
     "compiled-bf16": (0.01, 0.01),
     "compiled-bf16-ckpt": (0.01, 0.01),
-    "compiled-fp8": (0.04, 0.01),
+    "compiled-8bit": (0.01, 0.01),
     "unsloth-bf16": (0.01, 0.01),
     "unsloth-4bit": (0.08, 0.10),
 }

@@ -17,13 +17,20 @@ from typing import Any
 
 import pytest
 
-from jobs import chat, cli, export, preprocess
+from jobs import chat, cli, evaluate, export, preprocess, tune
 from jobs import train as job
 from jobs.runs import Run, read_events
 from jobs.storage import Storage
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-MAINS = {"train": job.main, "chat": chat.main, "export": export.main, "preprocess": preprocess.main}
+MAINS = {
+    "train": job.main,
+    "chat": chat.main,
+    "export": export.main,
+    "preprocess": preprocess.main,
+    "tune": tune.main,
+    "evaluate": evaluate.main,
+}
 
 TINY: dict[str, Any] = {
     "model.dtype": "float32",
@@ -71,7 +78,7 @@ class Done:
     @property
     def run(self) -> Run:
         """The run that its output names."""
-        match = re.search(r"^run (\S+)", self.out, re.MULTILINE)
+        match = re.search(r"^run ([a-z]+-\S+)", self.out, re.MULTILINE)
         assert match, self.err
         return Run.open(Storage(self.root), match.group(1))
 

@@ -437,3 +437,40 @@ def test_stopped_shipper_never_blocks_the_run(
 
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "did not take everything within 0.1 s" in caplog.text
+
+
+def test_trials_of_a_study_are_runs_below_its_run(storage: Storage) -> None:
+    run = Run.create(storage, "tune", "")
+    with EventLog(run, clock=lambda: 1000.0) as log:
+        log.append("config", settings=SETTINGS)
+        for number in range(3):
+            drawn = {"train.learning_rate": 0.1**number, "lora.rank": 8}
+            log.append("trial_started", trial=number, draw=drawn, parameters=drawn)
+            log.append("trial_report", trial=number, step=5, steps=10, eval_loss=2.0 + number)
+        log.append("trial_report", trial=0, step=10, steps=10, eval_loss=1.5)
+        log.append("trial_ended", trial=0, outcome="completed", reason=None)
+        log.append("trial_ended", trial=1, outcome="stopped", reason=None)
+    sync(storage, TrackingSettings())
+    with EventLog(run, clock=lambda: 2000.0) as log:  # the study goes on in another session
+        log.append("config", settings=SETTINGS)
+        log.append("trial_started", trial=2, draw=drawn, parameters=drawn)
+        log.append("trial_report", trial=2, step=10, steps=10, eval_loss=3.5)
+        log.append("trial_ended", trial=2, outcome="diverged", reason="the loss rose")
+        log.append("result", best_trial=0, best_eval_loss=1.5)
+    sync(storage, TrackingSettings())
+
+    client = client_of(run)
+    (parent,) = delivered(client, run.id)
+    assert (parent["status"], parent["metrics"]["result/best_eval_loss"]) == ("FINISHED", 1.5)
+    experiment = client.get_experiment_by_name("haetsal").experiment_id
+    (study,) = client.search_runs([experiment], f"tags.`haetsal.run` = '{run.id}'")
+    children = client.search_runs([experiment], f"tags.mlflow.parentRunId = '{study.info.run_id}'")
+    by_name = {child.info.run_name: child for child in children}
+    assert sorted(by_name) == [f"{run.id}/{number:04d}" for number in range(3)]
+    told = [
+        (c.info.status, c.data.tags["haetsal.outcome"], c.data.metrics["eval_loss"]) for _, c in sorted(by_name.items())
+    ]
+    assert told == [("FINISHED", "completed", 1.5), ("KILLED", "stopped", 3.0), ("FAILED", "diverged", 3.5)]
+    assert by_name[f"{run.id}/0001"].data.params == {"train.learning_rate": "0.1", "lora.rank": "8"}
+    history = client.get_metric_history(by_name[f"{run.id}/0000"].info.run_id, "eval_loss")
+    assert [(point.step, point.value) for point in history] == [(5, 2.0), (10, 1.5)]

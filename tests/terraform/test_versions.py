@@ -2,6 +2,8 @@
 
 import tomllib
 
+from images import build
+from terraform.platform import registry
 from terraform.versions import ROOT
 
 
@@ -13,11 +15,9 @@ def requirements() -> list[str]:
     return [r for group in pyproject()["project"]["optional-dependencies"].values() for r in group]
 
 
-def test_ray_is_the_same_in_images_and_python(versions):
+def test_ray_is_the_same_in_charts_and_python(versions):
     pinned = {r.split("==")[1] for r in requirements() if r.startswith("ray[") and "==" in r}
     assert pinned == {versions.ray}
-    for image in ("ray_cpu", "ray_gpu"):
-        assert versions.images[image].split(":")[1].startswith(f"{versions.ray}-py311")
 
 
 def test_mlflow_server_is_the_clients_release(versions):
@@ -27,6 +27,7 @@ def test_mlflow_server_is_the_clients_release(versions):
 
 def test_python_is_the_projects(versions):
     assert pyproject()["project"]["requires-python"] == f"=={versions.python}.*"
+    assert versions.images["python"].rpartition(":")[2].startswith(f"{versions.python}-")
 
 
 def test_kubernetes_minor_version_is_the_same_everywhere(versions):
@@ -46,3 +47,7 @@ def test_every_entry_says_who_reads_it():
     for number, line in enumerate(lines):
         if line and not line.startswith((" ", "#")):
             assert "  # " in line or lines[number - 1].startswith("#"), line
+
+
+def test_the_registry_has_a_place_for_every_image():
+    assert set(build.IMAGES) <= set(registry.IMAGES)

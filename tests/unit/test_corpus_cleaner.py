@@ -103,7 +103,7 @@ def test_decomposed_text_comes_out_as_composed_text_does() -> None:
 
 def test_defaults_keep_documents_and_clean_them_once() -> None:
     cleaner = Cleaner(CleaningSettings())
-    for page in pii.documents(50):
+    for page in pii.documents(20):
         cleaned = cleaner(page)
         assert isinstance(cleaned, Cleaned)
         assert cleaner(cleaned.text) == Cleaned(cleaned.text, {})

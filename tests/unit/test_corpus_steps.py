@@ -102,6 +102,7 @@ def test_html_document_becomes_paragraphs() -> None:
         "제목\n\n첫 문단입니다.\n둘째 줄\n\n- 하나\n- 둘\n\n```\ndef f():\n    return 1\n```\n\n가 나"
     )
     assert markup.html_to_text("") == ""
+    assert markup.html_to_text("<p>가\ud800나\x00\x1c") == "가나"
 
 
 def test_deep_and_unclosed_html_takes_linear_time() -> None:

@@ -11,6 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from jobs.backends import frozen_head
 from jobs.backends.frozen_linear import fuse, quantize
 from jobs.backends.packed_attention import boundaries, install
+from jobs.backends.smoothing import measure
 
 
 def adapted() -> torch.nn.Module:
@@ -38,7 +39,7 @@ def test_fused_layers_give_pefts_loss_and_gradients() -> None:
     fused = adapted()
     for module in list(fused.modules()):
         if isinstance(module, Linear):
-            fuse(module, fp8=False)
+            fuse(module)
     fused_loss, fused_gradients = step(fused)
     assert fused_loss == pytest.approx(loss, rel=1e-6)
     assert gradients.keys() == fused_gradients.keys()
@@ -50,18 +51,65 @@ def test_fused_layers_can_be_switched_off_and_saved_as_before() -> None:
     plain, fused = adapted(), adapted()
     for module in list(fused.modules()):
         if isinstance(module, Linear):
-            fuse(module, fp8=False)
+            fuse(module)
     ids = torch.arange(8)[None]
     with plain.disable_adapter(), fused.disable_adapter():
         torch.testing.assert_close(fused(input_ids=ids).logits, plain(input_ids=ids).logits)
     assert plain.state_dict().keys() == fused.state_dict().keys()
 
 
-def test_quantised_values_are_within_e4m3s_rounding() -> None:
+def eight_bit(model: torch.nn.Module) -> torch.nn.Module:
+    factors = measure(model, torch.arange(64).reshape(2, 32))
+    for module, factor in factors.items():
+        fuse(module, factor)
+    return model
+
+
+def test_eight_bit_layers_follow_pefts_loss_and_gradients() -> None:
+    loss, gradients = step(adapted())
+    fused = eight_bit(adapted())
+    assert {m.int8_weight.dtype for m in fused.modules() if isinstance(m, Linear)} == {torch.int8}
+    fused_loss, fused_gradients = step(fused)
+    assert fused_loss == pytest.approx(loss, rel=0.01)
+    for name, gradient in gradients.items():
+        assert (fused_gradients[name] - gradient).norm() / gradient.norm() < 0.1, name
+
+
+def test_layers_that_read_one_tensor_share_their_smoothing() -> None:
+    model = adapted()
+    factors = measure(model, torch.arange(64).reshape(2, 32))
+    layers = dict(model.named_modules())
+    for block in ("base_model.model.model.layers.0", "base_model.model.model.layers.1"):
+        q, k, v = (factors[layers[f"{block}.self_attn.{name}_proj"]] for name in "qkv")
+        gate, up = (factors[layers[f"{block}.mlp.{name}_proj"]] for name in ("gate", "up"))
+        assert q is k is v and gate is up and gate is not q
+    assert len(factors) == sum(isinstance(module, Linear) for module in model.modules())
+
+
+def test_smoothing_keeps_small_channels_beside_large_ones() -> None:
+    draw = torch.Generator().manual_seed(0)
+    x, weight = torch.randn(64, 32, generator=draw), torch.randn(16, 32, generator=draw)
+    x[:, 3] *= 300
+    exact = x @ weight.t()
+
+    def error(factor: torch.Tensor) -> float:
+        (xq, xs), (wq, ws) = quantize(x / factor, torch.int8), quantize(weight * factor, torch.int8)
+        return float(((xq * xs) @ (wq * ws).t() - exact)[:, :].norm())
+
+    model = torch.nn.Sequential(Linear(torch.nn.Linear(32, 16, bias=False), "default", LoraConfig(), r=2))
+    model[0].get_base_layer().weight.data = weight
+    found: dict[Linear, torch.Tensor] = {}
+    model.forward = lambda input_ids: model[0](x)  # type: ignore[method-assign]
+    found = measure(model, torch.zeros(1, 1, dtype=torch.int64))
+    assert error(found[model[0]]) < error(torch.ones(32)) / 3
+
+
+def test_quantised_values_are_within_their_rounding() -> None:
     x = torch.randn(32, 256, generator=torch.Generator().manual_seed(0)) * torch.logspace(-6, 6, 32)[:, None]
-    values, scale = quantize(x)
-    error = (values.float() * scale - x).abs()
-    assert torch.all(error <= x.abs() * 2**-4 + scale * 2**-9)
+    values, scale = quantize(x, torch.float8_e4m3fn)
+    assert torch.all((values.float() * scale - x).abs() <= x.abs() * 2**-4 + scale * 2**-9)
+    values, scale = quantize(x, torch.int8)
+    assert torch.all((values.float() * scale - x).abs() <= scale * 0.5001)
 
 
 @pytest.mark.parametrize("ignored", [0, 21, 50])

@@ -12,7 +12,7 @@ from jobs.backends.device import dimensions
 from jobs.settings import LoraSettings, Settings, load
 
 GIB = 2**30
-H100 = planner.Gpu(80 * GIB, has_fp8=True)
+H100 = planner.Gpu(80 * GIB, has_8bit=True)
 QWEN_7B = {
     "hidden_size": 3584,
     "intermediate_size": 18944,
@@ -39,19 +39,19 @@ def test_sizes_are_those_of_the_published_model(qwen: planner.Dimensions) -> Non
 
 
 def test_planned_memory_agrees_with_what_was_measured_on_an_h100(qwen: planner.Dimensions) -> None:
-    measured_gib = {("compiled", "fp8", 0.0): 51.9, ("compiled", "none", 0.0): 51.4}
+    measured_gib = {("compiled", "8bit", 0.0): 51.9, ("compiled", "none", 0.0): 51.4}
     for (backend, quantization, share), gib in measured_gib.items():
         planned = planner.memory_bytes(qwen, backend, quantization, 4 * 2048, share) / GIB  # type: ignore[arg-type]
         assert gib * 0.97 < planned < gib * 1.2, (backend, quantization, planned)
 
 
 def test_fast_and_whole_where_memory_allows(qwen: planner.Dimensions) -> None:
-    choice = planner.plan(settings("model.quantization=fp8"), H100, qwen, (2048,)).choice
-    assert (choice.backend, choice.quantization, choice.checkpointing) == ("compiled", "fp8", 0.0)
+    choice = planner.plan(settings("model.quantization=8bit"), H100, qwen, (2048,)).choice
+    assert (choice.backend, choice.quantization, choice.checkpointing) == ("compiled", "8bit", 0.0)
 
 
 def test_less_memory_costs_checkpointing_before_it_costs_the_backend(qwen: planner.Dimensions) -> None:
-    small = planner.plan(settings(), planner.Gpu(40 * GIB, has_fp8=False), qwen, (2048,)).choice
+    small = planner.plan(settings(), planner.Gpu(40 * GIB, has_8bit=False), qwen, (2048,)).choice
     assert small.backend == "compiled"
     assert small.memory_bytes < 40 * GIB * 0.92
     assert small.checkpointing > 0 or small.batch_size < 4
@@ -60,7 +60,7 @@ def test_less_memory_costs_checkpointing_before_it_costs_the_backend(qwen: plann
 def test_every_smaller_gpu_gets_a_plan_that_fits_or_a_refusal(qwen: planner.Dimensions) -> None:
     speeds = []
     for gib in range(80, 16, -8):
-        gpu = planner.Gpu(gib * GIB, has_fp8=True)
+        gpu = planner.Gpu(gib * GIB, has_8bit=True)
         try:
             choice = planner.plan(settings(), gpu, qwen, (2048,)).choice
         except planner.DoesNotFit as error:
@@ -83,7 +83,7 @@ def test_an_option_that_ran_out_of_memory_is_struck_off(qwen: planner.Dimensions
 def test_rows_per_optimiser_step_never_change(qwen: planner.Dimensions) -> None:
     wanted = settings("train.batch_size=6 train.gradient_accumulation=4")
     for gib in (80, 48, 32, 24):
-        plan = planner.plan(wanted, planner.Gpu(gib * GIB, has_fp8=True), qwen, (2048,))
+        plan = planner.plan(wanted, planner.Gpu(gib * GIB, has_8bit=True), qwen, (2048,))
         train = planner.apply(wanted, plan.choice).train
         assert train.batch_size * train.gradient_accumulation == 24
 

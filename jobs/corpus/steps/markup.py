@@ -10,6 +10,7 @@ import re
 
 from selectolax.lexbor import LexborHTMLParser
 
+from jobs.corpus.steps.characters import encodable
 from jobs.corpus.steps.code import outside_code
 from jobs.corpus.steps.personal.tokens import TOKENS
 
@@ -31,7 +32,7 @@ def html_to_text(document: str) -> str:
     """The readable text of an HTML document or fragment: paragraphs parted by an empty line, list items and table rows
     on lines of their own, `<pre>` as a fenced block. Scripts, styles, navigation, forms and side matter are left out.
     """
-    tree = LexborHTMLParser(document.translate(_RESERVED))
+    tree = LexborHTMLParser(encodable(document).translate(_RESERVED))
     root = tree.body or tree.root
     if root is None:
         return ""

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import re
 
-from jobs.corpus.steps.personal.context import DASH, NOT_AFTER, NOT_BEFORE, digits, is_something_else
+from jobs.corpus.steps.personal.context import (
+    DASH,
+    NOT_AFTER,
+    NOT_BEFORE,
+    before,
+    digits,
+    is_some_number,
+    is_something_else,
+)
 
 CARD = re.compile(
     rf"{NOT_BEFORE}(?:[0-9]{{4}}(?:(?P<four>{DASH}|[ ])[0-9]{{4}})(?:(?P=four)[0-9]{{4}}){{2}}(?:(?P=four)[0-9]{{3}})?"
@@ -21,12 +29,16 @@ _ISSUERS = (
     (re.compile("9[0-9]"), (16,)),  # Korean cards for use in Korea
 )
 
+_CARD_WORDS = re.compile(r"카드|card", re.IGNORECASE)
+
 
 def is_card(match: re.Match[str]) -> bool:
     """An issuer's prefix with its length (ISO/IEC 7812), and Luhn's check digit."""
     number = digits(match)
     has_issuer = any(prefix.match(number) and len(number) in lengths for prefix, lengths in _ISSUERS)
-    return has_issuer and _luhn(number) and not is_something_else(match)
+    if not has_issuer or not _luhn(number) or is_something_else(match):
+        return False
+    return bool(_CARD_WORDS.search(before(match))) or not is_some_number(match)
 
 
 def _luhn(number: str) -> bool:

@@ -30,6 +30,7 @@ _WEB = re.compile(r"(?:://|www[.])\S*$")
 _UNIT_AFTER = re.compile(
     r"[ ]?(?:원|달러|엔|유로|위안|개|명|건|회|쪽|페이지|번지|호기|㎡|㎞|km|kg|%|ms|초|바이트|년|제곱)"
 )
+_ANY_NUMBER = re.compile(r"[가-힣]{2}[ ]?(?:번호|코드)(?:은|는|이|가|을|를)?[ ]?[:=#(\[\"']?[ ]?$")
 
 
 def before(match: re.Match[str]) -> str:
@@ -46,6 +47,12 @@ def is_something_else(match: re.Match[str]) -> bool:
     """The number is labelled as an order, a product or the like, counts something, or is part of a web address."""
     lead = before(match)
     return bool(_LABELLED_OTHER.search(lead) or _UNIT_AFTER.match(match.string, match.end()) or _WEB.search(lead))
+
+
+def is_some_number(match: re.Match[str]) -> bool:
+    """The number is labelled as the number of something. That may be a person's telephone (엄마 번호), so it only
+    speaks against other kinds, and their own labels have to be asked for first."""
+    return bool(_ANY_NUMBER.search(before(match)))
 
 
 def digits(match: re.Match[str]) -> str:

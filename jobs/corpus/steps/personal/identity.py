@@ -5,28 +5,25 @@ from __future__ import annotations
 import datetime
 import re
 
-from jobs.corpus.steps.personal.context import DASH, NOT_AFTER, NOT_BEFORE, after, before, digits, is_something_else
+from jobs.corpus.steps.personal.context import (
+    DASH,
+    NOT_AFTER,
+    NOT_BEFORE,
+    after,
+    before,
+    digits,
+    is_some_number,
+    is_something_else,
+)
 
 RESIDENT = re.compile(rf"{NOT_BEFORE}([0-9]{{6}})( ?{DASH} ?| |)([0-9]{{7}}){NOT_AFTER}")
-_CENTURY = {
-    "9": 1800,
-    "0": 1800,
-    "1": 1900,
-    "2": 1900,
-    "5": 1900,
-    "6": 1900,
-    "3": 2000,
-    "4": 2000,
-    "7": 2000,
-    "8": 2000,
-}
+_CENTURY = {**dict.fromkeys("90", 1800), **dict.fromkeys("1256", 1900), **dict.fromkeys("3478", 2000)}
 _BIRTH_YEARS = range(1880, 2036)
 """Bounds that no clock moves, so that the same text is always masked alike."""
 _WEIGHTS = (2, 3, 4, 5, 6, 7, 8, 9, 2, 3, 4, 5)
 _RESIDENT_WORDS = re.compile(
     r"주민|외국인 ?등록|(?<!법인)(?<!사업자)(?<!법인 )(?<!사업자 )등록 ?번호|거소 ?신고|resident|rrn", re.IGNORECASE
 )
-
 _TRADE_WORDS = re.compile(r"주문|배송|송장|택배|결제|상품|바코드|조회|시각|로그|epoch|timestamp|order", re.IGNORECASE)
 _MILLISECONDS = ("16", "17", "18", "19")
 """How Unix times in milliseconds begin, from 2020 to 2033."""
@@ -44,21 +41,25 @@ def is_foreigner(match: re.Match[str]) -> bool:
 
 def _is_registration(match: re.Match[str], check_base: int) -> bool:
     """A label that names another thing always counts. Else 6-7 digits with a hyphen are enough, or words that announce
-    them. Thirteen digits in one piece must also be no barcode; and where they are talked of as an order or look like a
-    timestamp, they need the check digit. It only adds confidence: numbers issued since October 2020 have none.
+    them. Thirteen digits in one piece must also be no barcode. Where they are the number of something, are talked of as
+    an order, or look like a timestamp, they need the check digit. It only adds confidence: numbers issued since October
+    2020 have none.
     """
     number = digits(match)
     if not _is_date(_CENTURY[number[6]] + int(number[:2]), int(number[2:4]), int(number[4:6])):
         return False
     if is_something_else(match):
         return False
-    if match[2].strip() or _RESIDENT_WORDS.search(before(match)):
+    if _RESIDENT_WORDS.search(before(match)):
         return True
     checked = sum(int(digit) * weight for digit, weight in zip(number, _WEIGHTS, strict=False))
-    if (check_base - checked % 11) % 10 == int(number[12]):
+    has_check_digit = (check_base - checked % 11) % 10 == int(number[12])
+    if match[2].strip():
+        return has_check_digit or not is_some_number(match)
+    if has_check_digit:
         return not _is_barcode(number)
     in_trade = _TRADE_WORDS.search(before(match)) or _TRADE_WORDS.search(after(match))
-    return not (in_trade or _is_barcode(number) or number.startswith(_MILLISECONDS))
+    return not (in_trade or is_some_number(match) or _is_barcode(number) or number.startswith(_MILLISECONDS))
 
 
 def _is_date(year: int, month: int, day: int) -> bool:
@@ -92,7 +93,7 @@ def is_licence(match: re.Match[str]) -> bool:
     if _LICENCE_WORDS.search(before(match)):
         return True
     hyphened = all(match[name].strip() for name in ("second", "third")) and bool(match["mark"].strip() or match["name"])
-    return hyphened and not is_something_else(match)
+    return hyphened and not is_something_else(match) and not is_some_number(match)
 
 
 PASSPORT = re.compile(
@@ -108,7 +109,7 @@ def is_passport(match: re.Match[str]) -> bool:
     """
     if _PASSPORT_WORDS.search(before(match)) or _PASSPORT_WORDS.search(after(match)):
         return True
-    return not is_something_else(match) and not _holds_date(match[0][1:])
+    return not (is_something_else(match) or is_some_number(match) or _holds_date(match[0][1:]))
 
 
 def _holds_date(number: str) -> bool:

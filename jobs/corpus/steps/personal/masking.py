@@ -16,6 +16,8 @@ _NUMBER = re.compile(r"[0-9(+][0-9 ().~\-\u2010-\u2015\u2212]{5,}[0-9]")
 """Anything that a number of eight digits or more can be part of. Most texts have few, and only these are looked at."""
 _DIGITS = re.compile("[0-9]")
 _MIN_DIGITS = 8
+_REACH = 8
+"""Characters. A licence may begin with its region's name, and what follows a number decides whether it ends there."""
 _NUMBERS: tuple[tuple[PersonalData, re.Pattern[str], Check], ...] = (
     ("resident_number", identity.RESIDENT, identity.is_resident),
     ("foreigner_number", identity.RESIDENT, identity.is_foreigner),
@@ -76,7 +78,3 @@ def _in_number(
             if all(match.end() <= first or match.start() >= last for first, last in taken) and check(match):
                 taken.append(match.span())
                 yield (*match.span(), kind)
-
-
-_REACH = 8
-"""A licence may begin with its region's name, and what follows a number decides whether it ends there."""

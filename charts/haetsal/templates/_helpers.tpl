@@ -1,0 +1,52 @@
+{{/* Contradictions among values, each as one sentence. */}}
+{{- define "haetsal.check" -}}
+{{- include "ray-lib.check" . -}}
+{{- include "ray-lib.checkName" (dict "kind" "release" "name" .Release.Name "most" 37) -}}
+{{- $values := .Values -}}
+{{- range $section := list "serving" "gateway" }}
+{{- $it := index $values $section }}
+{{- if gt (int $it.min) (int $it.max) }}
+{{- fail (printf "%s: min %v is above max %v; raise max or lower min" $section $it.min $it.max) }}
+{{- end }}
+{{- end }}
+{{- if and $values.gateway.enabled (not $values.serving.enabled) }}
+{{- fail "gateway: has nothing to forward to; set serving.enabled: true too" }}
+{{- end }}
+{{- if and $values.objectStore.enabled (eq $values.profile "aws") }}
+{{- fail "objectStore: is for kind, where one lost volume loses nothing of value; on AWS set storage.root to a bucket" }}
+{{- end }}
+{{- if and $values.objectStore.enabled (ne $values.storage.credentialsSecret "object-store") }}
+{{- fail "objectStore: its keys are in the Secret object-store; set storage.credentialsSecret: object-store" }}
+{{- end }}
+{{- range $name, $job := $values.operations.jobs }}
+{{- if and $job.enabled (not $values.storage.backups) }}
+{{- fail (printf "operations.jobs.%s: needs storage.backups, an s3:// address" $name) }}
+{{- end }}
+{{- end }}
+{{- if eq $values.operations.drillNamespace .Release.Namespace }}
+{{- fail "operations.drillNamespace: the drill deletes what it restored; choose another namespace than the platform's" }}
+{{- end }}
+{{- range $name, $quota := $values.queues.quotas }}
+{{- if not (hasKey $values.ray.workerGroups $name) }}
+{{- fail (printf "queues.quotas.%s: there is no such worker group; ray.workerGroups has %s" $name (keys $values.ray.workerGroups | sortAlpha | join ", ")) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "haetsal.serve" -}}
+{{ .Release.Name }}-serve
+{{- end }}
+
+{{/* Name of a priority class, if the chart makes them. Takes root and name. */}}
+{{- define "haetsal.priority" -}}
+{{- if .root.Values.priorities.enabled -}}haetsal-{{ .name }}{{- end -}}
+{{- end }}
+
+{{/* Worker groups of the shared cluster, as ray-lib.cluster takes them. */}}
+{{- define "haetsal.groups" -}}
+{{- $groups := list -}}
+{{- range $name, $group := .Values.ray.workerGroups }}
+{{- $groups = append $groups (dict "name" $name "min" $group.min "max" $group.max) }}
+{{- end }}
+{{- toJson $groups }}
+{{- end }}

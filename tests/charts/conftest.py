@@ -1,0 +1,49 @@
+"""Helm and the charts, rendered once for all tests."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from terraform.versions import Versions, load_versions
+from tests.charts.cases import CASES
+from tests.charts.helm import CHARTS, Helm, find_helm
+
+
+@pytest.fixture(scope="session")
+def helm(tmp_path_factory) -> Helm:
+    # A copy: a dependency built in the checkout could be older than the library beside it.
+    copy = tmp_path_factory.mktemp("helm") / "charts"
+    shutil.copytree(CHARTS, copy, ignore=shutil.ignore_patterns("charts", "Chart.lock"))
+    tool = Helm(find_helm(), copy)
+    for chart in ("haetsal", "ray-job"):
+        done = tool.run("dependency", "update", "--skip-refresh", str(copy / chart))
+        assert done.returncode == 0, done.stderr
+    return tool
+
+
+@pytest.fixture(scope="session")
+def versions() -> Versions:
+    return load_versions()
+
+
+@pytest.fixture(params=CASES, scope="session")
+def case(request, helm) -> list[dict]:
+    """Objects of each case in turn."""
+    chart, values, files = CASES[request.param]
+    return helm.render(chart, values, *files)
+
+
+@pytest.fixture(scope="session")
+def everything(helm) -> list[dict]:
+    """Objects of all cases together, each once."""
+    found: dict[str, dict] = {}
+    for chart, values, files in CASES.values():
+        for entry in helm.render(chart, values, *files):
+            found[str(entry)] = entry
+    return list(found.values())
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return CHARTS.parent
