@@ -20,7 +20,7 @@ def start_ray() -> None:
             log_to_driver=False,
             logging_level=logging.WARNING,
         )
-    except Exception as error:  # what Ray raises when a node does not come up has no type of its own
+    except Exception as error:  # a node that is not up within 30 s is a bare Exception
         raise EnvironmentNotReady(
             f"Ray could not start: {str(error).strip().splitlines()[0]}; `ray stop` clears a broken cluster, and "
             "scaling.workers=0 works without one"

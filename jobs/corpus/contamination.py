@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.corpus import grams
+from jobs.corpus.work import Work
 from jobs.dataset.reading import data_files
 from jobs.dataset.text_encoding import decode
 from jobs.storage_errors import explained
@@ -52,6 +53,20 @@ class EvaluationRuns:
         table = np.zeros(int(_LOW_BITS) + 1, dtype=bool)
         table[self.hashes & _LOW_BITS] = True
         return table
+
+
+def save(runs: EvaluationRuns, here: Work) -> None:
+    """Put them where all workers find them."""
+    here.write_array("evaluation/hashes.npy", runs.hashes)
+    here.write_array("evaluation/owners.npy", runs.owners)
+    here.finish("evaluation", 0, {"syllables": runs.syllables, "items": runs.items})
+
+
+def load(here: Work) -> EvaluationRuns:
+    """What `save` put there."""
+    found = here.found("evaluation", 0)
+    hashes, owners = here.read_array("evaluation/hashes.npy"), here.read_array("evaluation/owners.npy")
+    return EvaluationRuns(found["syllables"], hashes, owners, tuple(found["items"]))
 
 
 def read(addresses: Iterable[str], syllables: int) -> EvaluationRuns:

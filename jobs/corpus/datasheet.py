@@ -72,6 +72,8 @@ def _markdown(outcome: Outcome, settings: Settings, code: str) -> str:
         ),
         *_examples(outcome),
         *_overlaps(outcome),
+        "## What the steps changed\n",
+        _table(("step", "rows"), [(f"`{step}`", f"{n:,}") for step, n in sorted(outcome.tally.changed.items())]),
         "## Personal data masked\n",
         _table(("kind", "places"), [(f"`{kind}`", f"{n:,}") for kind, n in sorted(outcome.tally.masked.items())]),
         "## Length\n",

@@ -77,6 +77,7 @@ class Outcome:
             "rows_dropped": self.dropped,
             "rows": self.kept,
             "characters": sum(shard["characters"] for shard in self.written),
+            "rows_changed": dict(sorted(self.tally.changed.items())),
             "personal_data_masked": dict(sorted(self.tally.masked.items())),
             "tokenizer": {name: round(value, 4) for name, value in self.fertility.figures().items()},
         }

@@ -4,18 +4,15 @@ tasks but what lies on the storage, so they run in any order, in one process or 
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import pyarrow
 import pyarrow.compute
 
 from jobs.corpus import contamination, tables, work
 from jobs.corpus.reading import Reader, Unreadable
-from jobs.corpus.settings import CorpusSettings
 from jobs.corpus.signatures import sign
 from jobs.corpus.sources import Source
 from jobs.corpus.steps import Cleaned, Cleaner, Dropped, mask
@@ -133,7 +130,7 @@ def clean_shard(here: Work, task: CleanTask) -> None:
         elif (cleaned := _cleaned(cleaner, row, tally)) is not None:
             rows.append((source, cleaned))
     del table
-    rows = _without_overlaps(rows, settings.corpus, tally)
+    rows = _without_overlaps(rows, here, tally)
     signatures = sign(["\n".join(tables.contents(row)) for _, row in rows])
     tally.kept = len(rows)
     here.write_array(f"{work.SIGNATURES}/{work.entries(task.number)}", signatures.entries)
@@ -161,22 +158,18 @@ def _cleaned(cleaner: Cleaner, row: Conversation, tally: Tally) -> Conversation 
     if isinstance(outcome, Dropped):
         tally.drop(outcome.rule, row.origin, outcome.detail, mask("\n".join(texts)[:_QUOTED_CHARACTERS]))
         return None
-    if isinstance(outcome, Cleaned):
-        tally.masked.update(outcome.masked)
-        return replace(row, text=outcome.text)
-    for turn in outcome:
-        tally.masked.update(turn.masked)
-    turns = zip(row.messages, outcome, strict=True)
-    return replace(row, messages=tuple(Message(turn.role, cleaned.text) for turn, cleaned in turns))
+    parts = [outcome] if isinstance(outcome, Cleaned) else outcome
+    tally.changed.update({step for part in parts for step in part.changed})
+    for part in parts:
+        tally.masked.update(part.masked)
+    if row.text is not None:
+        return replace(row, text=parts[0].text)
+    turns = zip(row.messages, parts, strict=True)
+    return replace(row, messages=tuple(Message(turn.role, part.text) for turn, part in turns))
 
 
-def _without_overlaps(
-    rows: list[tuple[str, Conversation]], corpus: CorpusSettings, tally: Tally
-) -> list[tuple[str, Conversation]]:
-    if not corpus.evaluation:
-        return rows
-    runs = contamination.read(corpus.evaluation, corpus.evaluation_overlap_syllables)
-    items = runs.overlaps(["\n".join(tables.contents(row)) for _, row in rows])
+def _without_overlaps(rows: list[tuple[str, Conversation]], here: Work, tally: Tally) -> list[tuple[str, Conversation]]:
+    items = contamination.load(here).overlaps(["\n".join(tables.contents(row)) for _, row in rows])
     for (_, row), item in zip(rows, items, strict=True):
         if item is not None:
             tally.overlaps[item] += 1
@@ -201,7 +194,7 @@ def _clean_table(rows: list[tuple[str, Conversation]], held_out: float) -> pyarr
 def write_shard(here: Work, task: WriteTask) -> None:
     """Write a shard of the training set. Finds its files with their rows, sizes and checksums, how many rows are in
     each class of length, and the sampled texts."""
-    repeats = np.load(io.BytesIO(here.storage.read(work.repeats(task.number))))
+    repeats = here.read_array(work.repeats(task.number))
     table = tables.without(tables.load(here.storage.read(work.clean_rows(task.number))), repeats)
     files = {}
     for name, part in tables.sides(table).items():

@@ -29,12 +29,14 @@ def class_bound(number: int) -> float:
 
 @dataclass
 class Tally:
-    """`dropped` counts rows by rule, `masked` personal data by kind, `overlaps` rows by evaluation item. `examples`
-    holds the first few dropped rows of each rule: origin, detail, beginning of the text with personal data masked."""
+    """`dropped` counts rows by rule, `changed` rows by the step that changed them, `masked` personal data by kind,
+    `overlaps` rows by evaluation item. `examples` holds the first few dropped rows of each rule: origin, detail,
+    beginning of the text with personal data masked."""
 
     rows: int = 0
     kept: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
+    changed: Counter[str] = field(default_factory=Counter)
     masked: Counter[str] = field(default_factory=Counter)
     overlaps: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[list[str]]] = field(default_factory=dict)
@@ -60,7 +62,7 @@ class Tally:
         for part in parts:
             result.rows += part["rows"]
             result.kept += part["kept"]
-            for name in ("dropped", "masked", "overlaps"):
+            for name in ("dropped", "changed", "masked", "overlaps"):
                 getattr(result, name).update(part[name])
             for rule, quoted in part["examples"].items():
                 known = result.examples.setdefault(rule, [])

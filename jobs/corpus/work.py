@@ -57,6 +57,11 @@ class Work:
         np.save(buffer, array)
         self.storage.write(rel, buffer.getvalue())
 
+    def read_array(self, rel: str) -> NDArray[Any]:
+        """What `write_array` wrote."""
+        array: NDArray[Any] = np.load(io.BytesIO(self.storage.read(rel)))
+        return array
+
     def local_folder(self, rel: str, scratch: Path) -> Path:
         """A folder of this storage on this machine: itself, or a copy below `scratch`."""
         if self.storage.is_local:

@@ -26,8 +26,8 @@ from jobs.manifest import verify_manifest
 from jobs.runs import Run, read_events, run_ids
 from jobs.storage import Storage
 
-SMALL = {"corpus.shard_characters": 1000, "corpus.tokenizer_rows": 50}
-"""A shard of about eight rows."""
+SMALL = {"corpus.shard_characters": 4000, "corpus.tokenizer_rows": 50}
+"""A shard of about sixteen rows."""
 
 
 @pytest.fixture

@@ -32,10 +32,15 @@ def sentences() -> tuple[str, ...]:
     return tuple(dict.fromkeys(sentence for sentence in found if len(sentence) > 15))
 
 
+@cache
+def _words() -> list[str]:
+    return sorted({word for sentence in sentences() for word in sentence.split()})
+
+
 def texts(count: int, seed: int = 0, sentences_per_text: int = 8) -> list[str]:
     """Unlike texts: words of a sentence are replaced by others from anywhere, so that no run stays whole for long."""
     rng = random.Random(seed)
-    words = sorted({word for sentence in sentences() for word in sentence.split()})
+    words = _words()
     return [
         " ".join(
             " ".join(word if rng.random() < 0.3 else rng.choice(words) for word in rng.choice(sentences()).split())
