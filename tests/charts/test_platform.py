@@ -5,7 +5,7 @@ import statistics
 import pytest
 import yaml
 
-from tests.charts.cases import ALL, AWS, CASES, NOTHING
+from tests.charts.cases import ALL, AWS, CASES, NOTHING, POSTGRES
 from tests.charts.helm import CHARTS, Helm, names, only
 
 
@@ -130,6 +130,16 @@ def test_notes_say_what_to_do_next(helm):
 def test_operations_read_settings_that_they_know(helm):
     """The ConfigMap is a settings file of ops/settings.py, whose tree is closed."""
     settings = pytest.importorskip("ops.settings", reason="the operations are not written yet")
-    for values in (AWS, AWS | {"tracking": {"database": "postgresql://mlflow@db/mlflow"}}):
+    for values in (AWS, AWS | POSTGRES):
         text = only(helm.render("haetsal", values), "ConfigMap", "operations")["data"]["config.yaml"]
         settings.OpsSettings.model_validate(yaml.safe_load(text))
+
+
+def test_only_backup_and_drill_see_the_databases_password(helm):
+    for entry in helm.render("haetsal", AWS | POSTGRES):
+        if entry["kind"] != "CronJob":
+            continue
+        sees = entry["metadata"]["name"] in ("backup", "drill")
+        assert any(mount["name"] == "pgpass" for mount in container(entry)["volumeMounts"]) is sees
+        sidecars = pod(entry).get("initContainers", [])
+        assert [(s["name"], s["restartPolicy"]) for s in sidecars] == ([("pgpass", "Always")] if sees else [])
