@@ -5,8 +5,9 @@ import statistics
 import pytest
 import yaml
 
+from images.build import IMAGES
 from tests.charts.cases import ALL, AWS, CASES, NOTHING, POSTGRES
-from tests.charts.helm import CHARTS, Helm, names, only
+from tests.charts.helm import CHARTS, Helm, names, only, pods
 
 
 @pytest.mark.parametrize("chart", ["ray-lib", "ray-job", "haetsal"])
@@ -143,3 +144,11 @@ def test_only_backup_and_drill_see_the_databases_password(helm):
         assert any(mount["name"] == "pgpass" for mount in container(entry)["volumeMounts"]) is sees
         sidecars = pod(entry).get("initContainers", [])
         assert [(s["name"], s["restartPolicy"]) for s in sidecars] == ([("pgpass", "Always")] if sees else [])
+
+
+def test_every_image_of_ours_is_one_that_is_built(everything):
+    ours = {
+        c["image"] for _, pod in pods(everything) for c in pod["spec"]["containers"] if "seaweedfs" not in c["image"]
+    }
+    built = {image.rpartition("/")[2].partition(":")[0] for image in ours}
+    assert built - {"gateway"} == set(IMAGES)  # the gateway's comes with the gateway, which is off until then
