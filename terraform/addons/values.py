@@ -1,7 +1,6 @@
 """Helm values of each release, as pure functions of where the cluster runs and what the platform made."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -136,8 +135,9 @@ def platform(aws: Aws | None) -> Values:
         kind: Values = yaml.safe_load((ROOT / "charts" / "haetsal" / "values-kind.yaml").read_text(encoding="utf-8"))
         return {**kind, "tracking": {"uri": MLFLOW_URI}}
     tracking = {"uri": MLFLOW_URI}
-    if aws.database_address:
+    if aws.database_address and aws.database_secret_arn:
         tracking["database"] = f"postgresql://{database.USER}@{aws.database_address}:{database.PORT}/{database.NAME}"
+        tracking["databaseSecret"] = aws.database_secret_arn
     return {
         "profile": "aws",
         "tracking": tracking,
@@ -161,7 +161,7 @@ def _postgres(versions: Versions, aws: Aws, store: Values) -> Values:
         "name": "pgpass",
         "image": versions.images["mlflow"],
         "restartPolicy": "Always",  # a native sidecar: starts before the server, lives as long as the pod
-        "command": ["python", "-c", (Path(__file__).parent / "pgpass.py").read_text(encoding="utf-8")],
+        "command": ["python", "-c", (ROOT / "ops" / "pgpass.py").read_text(encoding="utf-8")],
         "args": ["/pgpass/pgpass", aws.database_secret_arn],
         "startupProbe": {"exec": {"command": ["test", "-s", "/pgpass/pgpass"]}, "periodSeconds": 1},
         "securityContext": {

@@ -22,10 +22,15 @@ ELASTIC = {"config": CONFIG, "workers": {"training": {"min": 1, "max": 4}, "prep
 SHARED = {"config": CONFIG, "sharedCluster": "haetsal", "retries": 0}
 QUEUED = FIXED | {"queue": "runs"}
 
+POSTGRES = {
+    "tracking": {"database": "postgresql://mlflow@db:5432/mlflow", "databaseSecret": "arn:aws:secretsmanager:x"}
+}
+
 # name: (chart, values, values files)
 CASES = {
     "platform on aws": ("haetsal", AWS, ()),
     "platform on aws, all": ("haetsal", AWS | ALL, ()),
+    "platform with a database": ("haetsal", AWS | POSTGRES, ()),
     "platform on kind": ("haetsal", {}, ("values-kind.yaml",)),
     "platform on kind, all": ("haetsal", ALL, ("values-kind.yaml",)),
     "platform, nothing": ("haetsal", AWS | NOTHING, ()),

@@ -23,6 +23,11 @@ MODULES = {
         "PROMETHEUS_OPERATOR_CRDS",
     ),
 }
+FILES = {
+    "ray.io": ("ray.io_rayclusters", "ray.io_rayjobs", "ray.io_rayservices"),
+    "kueue.x-k8s.io": tuple(f"kueue.x-k8s.io_{kind}" for kind in ("clusterqueues", "localqueues", "resourceflavors")),
+    "monitoring.coreos.com": ("monitoring.coreos.com_podmonitors", "monitoring.coreos.com_prometheusrules"),
+}
 
 
 @cache
@@ -46,15 +51,8 @@ def folder(group: str, kuberay: str) -> Path:
 @cache
 def validators(group: str, kuberay: str) -> dict[tuple[str, str], jsonschema.Draft7Validator]:
     """Validators by apiVersion and kind, for the kinds that our charts make."""
-    files = {
-        "ray.io": ("ray.io_rayclusters", "ray.io_rayjobs", "ray.io_rayservices"),
-        "kueue.x-k8s.io": tuple(
-            f"kueue.x-k8s.io_{kind}" for kind in ("clusterqueues", "localqueues", "resourceflavors")
-        ),
-        "monitoring.coreos.com": ("monitoring.coreos.com_podmonitors", "monitoring.coreos.com_prometheusrules"),
-    }[group]
     found = {}
-    for name in files:
+    for name in FILES[group]:
         text = (folder(group, kuberay) / f"{name}.yaml").read_text(encoding="utf-8")
         spec = yaml.load(text, Loader=yaml.CSafeLoader)["spec"]
         for version in spec["versions"]:

@@ -5,8 +5,9 @@ import statistics
 import pytest
 import yaml
 
-from tests.charts.cases import ALL, AWS, CASES, NOTHING
-from tests.charts.helm import CHARTS, Helm, names, only
+from images.build import IMAGES
+from tests.charts.cases import ALL, AWS, CASES, NOTHING, POSTGRES
+from tests.charts.helm import CHARTS, Helm, names, only, pods
 
 
 @pytest.mark.parametrize("chart", ["ray-lib", "ray-job", "haetsal"])
@@ -130,6 +131,24 @@ def test_notes_say_what_to_do_next(helm):
 def test_operations_read_settings_that_they_know(helm):
     """The ConfigMap is a settings file of ops/settings.py, whose tree is closed."""
     settings = pytest.importorskip("ops.settings", reason="the operations are not written yet")
-    for values in (AWS, AWS | {"tracking": {"database": "postgresql://mlflow@db/mlflow"}}):
+    for values in (AWS, AWS | POSTGRES):
         text = only(helm.render("haetsal", values), "ConfigMap", "operations")["data"]["config.yaml"]
         settings.OpsSettings.model_validate(yaml.safe_load(text))
+
+
+def test_only_backup_and_drill_see_the_databases_password(helm):
+    for entry in helm.render("haetsal", AWS | POSTGRES):
+        if entry["kind"] != "CronJob":
+            continue
+        sees = entry["metadata"]["name"] in ("backup", "drill")
+        assert any(mount["name"] == "pgpass" for mount in container(entry)["volumeMounts"]) is sees
+        sidecars = pod(entry).get("initContainers", [])
+        assert [(s["name"], s["restartPolicy"]) for s in sidecars] == ([("pgpass", "Always")] if sees else [])
+
+
+def test_every_image_of_ours_is_one_that_is_built(everything):
+    ours = {
+        c["image"] for _, pod in pods(everything) for c in pod["spec"]["containers"] if "seaweedfs" not in c["image"]
+    }
+    built = {image.rpartition("/")[2].partition(":")[0] for image in ours}
+    assert built - {"gateway"} == set(IMAGES)  # the gateway's comes with the gateway, which is off until then

@@ -13,7 +13,14 @@ from tests.charts.helm import CHARTS, RUN, Refused
 
 NAMES = ("ray-lib", "ray-job", "haetsal")
 PASSED_AWS = addons.Aws(
-    "haetsal-dev", "ap-northeast-2", "registry/haetsal-dev", "data", "artifacts", "backups", "db", None
+    "haetsal-dev",
+    "ap-northeast-2",
+    "registry/haetsal-dev",
+    "data",
+    "artifacts",
+    "backups",
+    "db",
+    "arn:aws:secretsmanager:x",
 )
 
 
@@ -154,6 +161,11 @@ BAD = {
     "head outlives record": (JOB, FIXED | {"cleanup": {"keepRecordSeconds": 60}}, "the head cannot outlive the record"),
     "gateway without serving": (PLATFORM, AWS | {"gateway": {"enabled": True}}, "gateway: has nothing to forward to"),
     "store on aws": (PLATFORM, AWS | {"objectStore": {"enabled": True}}, "objectStore: is for kind"),
+    "database without its secret": (
+        PLATFORM,
+        AWS | {"tracking": {"database": "postgresql://mlflow@db/mlflow"}},
+        "tracking: database and databaseSecret belong together",
+    ),
     "backup to nowhere": (PLATFORM, AWS | {"storage": {"backups": ""}}, "needs storage.backups, an s3:// address"),
     "bucket without s3": (PLATFORM, AWS | {"storage": {"root": "artifacts"}}, "'artifacts' does not match pattern"),
     "drill in the platform": (

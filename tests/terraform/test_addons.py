@@ -11,7 +11,7 @@ import boto3
 import pytest
 import yaml
 
-from terraform.addons import pgpass
+from ops import pgpass
 from terraform.versions import ROOT
 
 COMMON = {"kuberay-operator", "kube-prometheus-stack", "mlflow", "haetsal"}

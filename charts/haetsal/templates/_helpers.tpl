@@ -23,6 +23,9 @@
 {{- fail (printf "operations.jobs.%s: needs storage.backups, an s3:// address" $name) }}
 {{- end }}
 {{- end }}
+{{- if ne (empty $values.tracking.database) (empty $values.tracking.databaseSecret) }}
+{{- fail "tracking: database and databaseSecret belong together; set both, or neither" }}
+{{- end }}
 {{- if eq $values.operations.drillNamespace .Release.Namespace }}
 {{- fail "operations.drillNamespace: the drill deletes what it restored; choose another namespace than the platform's" }}
 {{- end }}

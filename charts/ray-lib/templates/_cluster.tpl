@@ -9,10 +9,7 @@ A RayClusterSpec. Takes:
 */}}
 {{- define "ray-lib.cluster" -}}
 {{- $ray := .root.Values.ray -}}
-{{- $this := . -}}
-{{- $images := dict -}}
-{{- range .groups }}{{ $_ := set $images (index $ray.workerGroups .name).image true }}{{ end -}}
-{{- /* A run's driver is on the head and imports what its workers import; without a GPU the CPU image does. */ -}}
+{{- /* A run's driver is on the head, where no GPU is: the CPU image has all that it imports. */ -}}
 {{- $common := merge (dict "headImage" "cpu") . -}}
 rayVersion: {{ $ray.version | quote }}
 authOptions:

@@ -1,4 +1,4 @@
-"""Keep libpq's password file equal to the secret that RDS rotates: a sidecar of the MLflow pod runs this file.
+"""Keep libpq's password file equal to the secret that RDS rotates: sidecars of MLflow, backup and drill run it.
 
 libpq reads the file at every new connection, so a rotated password needs no restart and is never in the cluster's etcd.
 An error ends the process; the kubelet starts it again.
