@@ -13,7 +13,8 @@ import random
 import re
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,10 @@ from typing import Any
 from jobs.errors import EnvironmentNotReady, UsageError
 from jobs.events import Event, EventLog, read_events
 from jobs.redact import redact, redact_tree
-from jobs.run_lock import RunBusy, exclusive
+from jobs.run_lock import Hold, RunBusy, exclusive
 from jobs.storage import AlreadyExists, NotFound, Storage
 
-__all__ = ["Event", "EventLog", "Run", "RunBusy", "git_revision", "latest", "new_run_id", "read_events", "run_ids"]
+__all__ = ["End", "Event", "EventLog", "Run", "RunBusy", "git_revision", "last_end", "latest", "new_run_id", "read_events", "run_ids"]
 
 CONFIG = "config.yaml"
 RESULT = "result.json"
@@ -49,6 +50,10 @@ class Run:
     def __init__(self, storage: Storage, run_id: str) -> None:
         self.storage = storage
         self.id = run_id
+        self.hold: Hold | None = None
+        """What `confirm` asks, while this process or one that it works for holds the run on S3."""
+        self.supersedes = False
+        """Whether `lock` takes the run over from a process on another machine."""
 
     @classmethod
     def create(
@@ -72,6 +77,21 @@ class Run:
                 continue
             return run
         raise EnvironmentNotReady(f"{storage.address(_RUNS)}: {_ID_ATTEMPTS} run ids in a row were taken; try again")
+
+    @classmethod
+    def attempt(cls, storage: Storage, run_id: str, config_yaml: str) -> Run:
+        """The run of this id, made by whoever submitted it or by an earlier attempt, or else made now.
+
+        Attempts are started one after the other, so this one supersedes what is still at work. Raises UsageError for
+        what cannot be an id.
+        """
+        if not _RUN_ID.fullmatch(run_id):
+            raise UsageError(f"{run_id!r} cannot be a run id; they look like train-20261122-101500-3fa9")
+        run = cls(storage, run_id)
+        run.supersedes = True
+        with suppress(AlreadyExists):
+            storage.create(run.path(CONFIG), redact(config_yaml).encode())
+        return run
 
     @classmethod
     def open(cls, storage: Storage, run_id: str) -> Run:
@@ -106,13 +126,36 @@ class Run:
 
         Raises RunBusy if another process holds it.
         """
-        with exclusive(self.storage, self.path()):
+        with exclusive(self.storage, self.path(), take_over=self.supersedes) as self.hold:
             self.storage.remove_leftovers(self.path())
-            yield
+            try:
+                yield
+            finally:
+                self.hold = None
+
+    def share(self) -> str | None:
+        """What `join` needs in another process that works for the holder."""
+        return f"{self.hold.attempt} {self.hold.token}" if self.hold else None
+
+    def join(self, shared: str | None) -> None:
+        """Work for the process that holds the run, until it loses it."""
+        if shared:
+            attempt, token = shared.split()
+            self.hold = Hold(self.storage, self.path(), token, int(attempt))
+
+    def confirm(self) -> None:
+        """Raise Superseded if a later attempt took the run over; asked before anything is published into it."""
+        if self.hold:
+            self.hold.confirm()
+
+    def publish(self, local: Path, *parts: str) -> None:
+        """Publish a folder at `parts` below the run directory (see `Storage.publish_tree`), if the run is still ours."""
+        self.storage.publish_tree(local, self.path(*parts), confirm=self.confirm)
 
     def finish(self, result: dict[str, Any]) -> None:
         """Write `result.json`, the last file of the run, and let `runs/latest` name it. Secrets are masked."""
         text = json.dumps(redact_tree(result), ensure_ascii=False, allow_nan=False, indent=2)
+        self.confirm()
         self.storage.write(self.path(RESULT), f"{text}\n".encode())
         for pointer in (_pointer(None), _pointer(_job(self.id))):
             self.storage.write(pointer, f"{self.id}\n".encode())
@@ -126,6 +169,24 @@ class Run:
                 f"{self.address()}: did not finish (it has no {RESULT}); resume it or choose another run"
             ) from None
         return result
+
+
+@dataclass(frozen=True)
+class End:
+    """How the last attempt at an unfinished run ended, as it said itself."""
+
+    kind: str
+    """Name of the exception type: Interrupted, Diverged, …"""
+    reason: str
+    exit_code: int | None
+
+
+def last_end(run: Run) -> End | None:
+    """The end that is on record after everything else; None if the run goes on or was cut off."""
+    last = next(reversed(read_events(run)), None)
+    if last is None or last.kind != "failed":
+        return None
+    return End(last.fields["type"], last.fields["reason"], last.fields.get("exit_code"))
 
 
 def run_ids(storage: Storage) -> list[str]:
