@@ -18,6 +18,7 @@ from jobs.storage import Storage
 
 _CHATTY = (
     "accelerate",
+    "aiobotocore",
     "alembic",
     "botocore",
     "datasets",

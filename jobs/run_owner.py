@@ -2,11 +2,13 @@
 
 S3 has no locks. `owner.json` in the run directory names the owner; it is only ever written by conditional PUTs, of
 which one of several racing writers wins. Each owner is an attempt with a number, one higher than the last, and a token
-of its own. On a cluster an attempt also names the Ray cluster that it runs on (`HAETSAL_ATTEMPT`, new with every retry),
-so that one whose cluster was replaced cannot come back later and pass for the newest. Before an owner publishes anything it compares its token with the file (`Hold.confirm`): one that was cut
-off from the world while a later attempt took the run over finds another's token there and stops. What it can still do
-within the one PUT between look and write is harmless: directories count by their manifest's checksums, so a mixture of
-two attempts is passed over, and the later attempt writes its events anew at its next checkpoint.
+of its own. On a cluster an attempt also names the Ray cluster that it runs on (`HAETSAL_ATTEMPT`, new with every
+retry), so that one whose cluster was replaced cannot come back later and pass for the newest.
+
+Before an owner publishes anything it compares its token with the file (`Hold.confirm`): one that was cut off from the
+world while a later attempt took the run over finds another's token there and stops. What it can still do within the one
+PUT between look and write is harmless: directories count by their manifest's checksums, so a mixture of two attempts is
+passed over, and the later attempt writes its events anew at its next checkpoint.
 """
 
 from __future__ import annotations
@@ -136,7 +138,7 @@ def this_machine() -> str:
 
 
 def _read(storage: Storage, rel: str) -> tuple[Owner | None, str]:
-    """The owner and the version (ETag) of the file, which is looked up first: at worst it is too old, and a PUT fails."""
+    """The owner and the version (ETag) of the file. The latter is asked first: too old at worst, and a PUT fails."""
     path = storage.address(f"{rel}/{OWNER}")
     try:
         with explained(path, "read"):

@@ -12,7 +12,7 @@ import json
 import random
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,7 +25,21 @@ from jobs.redact import redact, redact_tree
 from jobs.run_lock import Hold, RunBusy, exclusive
 from jobs.storage import AlreadyExists, NotFound, Storage
 
-__all__ = ["End", "Event", "EventLog", "Run", "RunBusy", "git_revision", "last_end", "latest", "new_run_id", "read_events", "run_ids"]
+__all__ = [
+    "End",
+    "Event",
+    "EventLog",
+    "Run",
+    "RunBusy",
+    "ended",
+    "git_revision",
+    "job_of",
+    "last_end",
+    "latest",
+    "new_run_id",
+    "read_events",
+    "run_ids",
+]
 
 CONFIG = "config.yaml"
 RESULT = "result.json"
@@ -103,6 +117,11 @@ class Run:
         hint = f"did you mean {', '.join(near)}?" if near else "there are no runs yet"
         raise UsageError(f"{storage.address(_RUNS)}: no run {run_id!r}; {hint}")
 
+    @property
+    def job(self) -> str:
+        """What kind of work it is."""
+        return job_of(self.id)
+
     def path(self, *parts: str) -> str:
         """`parts` below the run directory, relative to the storage."""
         return "/".join((_RUNS, self.id, *parts))
@@ -149,7 +168,7 @@ class Run:
             self.hold.confirm()
 
     def publish(self, local: Path, *parts: str) -> None:
-        """Publish a folder at `parts` below the run directory (see `Storage.publish_tree`), if the run is still ours."""
+        """Publish a folder at `parts` below the run directory (`Storage.publish_tree`), if the run is still ours."""
         self.storage.publish_tree(local, self.path(*parts), confirm=self.confirm)
 
     def finish(self, result: dict[str, Any]) -> None:
@@ -157,7 +176,7 @@ class Run:
         text = json.dumps(redact_tree(result), ensure_ascii=False, allow_nan=False, indent=2)
         self.confirm()
         self.storage.write(self.path(RESULT), f"{text}\n".encode())
-        for pointer in (_pointer(None), _pointer(_job(self.id))):
+        for pointer in (_pointer(None), _pointer(job_of(self.id))):
             self.storage.write(pointer, f"{self.id}\n".encode())
 
     def result(self) -> dict[str, Any]:
@@ -183,10 +202,15 @@ class End:
 
 def last_end(run: Run) -> End | None:
     """The end that is on record after everything else; None if the run goes on or was cut off."""
-    last = next(reversed(read_events(run)), None)
-    if last is None or last.kind != "failed":
+    return ended(read_events(run))
+
+
+def ended(events: Sequence[Event]) -> End | None:
+    """The end that `events` close with, if they do."""
+    if not events or events[-1].kind != "failed":
         return None
-    return End(last.fields["type"], last.fields["reason"], last.fields.get("exit_code"))
+    last = events[-1].fields
+    return End(last["type"], last["reason"], last.get("exit_code"))
 
 
 def run_ids(storage: Storage) -> list[str]:
@@ -216,7 +240,8 @@ def git_revision() -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def _job(run_id: str) -> str:
+def job_of(run_id: str) -> str:
+    """The job that a run id names."""
     return run_id.rsplit("-", 3)[0]
 
 

@@ -6,6 +6,7 @@ What an AWS environment's platform is called (`make apply` made it) is not repea
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import json
 from pathlib import Path
@@ -46,8 +47,19 @@ class Profile(Section):
     """Longest wait for a run to start; then it is taken back, and the reason is said."""
     operator_deadline_s: int = Field(30, ge=1)
     """A working operator has answered a new RayJob after this time."""
-    defaults: dict[str, dict[str, Any]] = {}
+    defaults: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """What defaults of the settings are here; config file and SET go over them."""
+
+    @property
+    def base(self) -> dict[str, dict[str, Any]]:
+        """What settings start from here."""
+        return self.defaults | {"storage": {"root": self.storage_root} | self.defaults.get("storage", {})}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options that choose a profile."""
+    parser.add_argument("--profile", default=LOCAL, help="where: local, or a file in jobs/profiles")
+    parser.add_argument("--env", default="dev", help="AWS environment: a file in terraform/environments")
 
 
 def load(name: str, environment: str) -> Profile:

@@ -7,7 +7,6 @@ What is there already is not sent again, and two runs on the same data share one
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import tempfile
 from collections.abc import Iterator
@@ -53,7 +52,9 @@ class Upload:
 def find(settings: Settings) -> list[Upload]:
     """The inputs that are on this machine. A path that is not there is left as it is: it may be the id of a model."""
     return [
-        Upload(key, source, files, _digest(files)) for key, source in _inputs(settings) if (files := _files(key, source))
+        Upload(key, source, files, _digest(files))
+        for key, source in _inputs(settings)
+        if (files := _files(key, source))
     ]
 
 
@@ -98,23 +99,19 @@ def _files(key: str, source: str) -> dict[str, Path]:
     path = Path(source.removeprefix("file://")).expanduser()
     if path.is_file():
         return {path.name: path}
-    if path.is_dir():
-        found = {name.as_posix(): path / name for name in manifest.files_below(path)}
-    else:
-        base = Path(glob.escape(str(path))).parent if not glob.has_magic(str(path)) else _fixed_part(path)
-        matches = glob.glob(str(path), recursive=True) if glob.has_magic(str(path)) else []
-        found = {Path(match).relative_to(base).as_posix(): Path(match) for match in matches if Path(match).is_file()}
+    base, pattern = (path, "**/*") if path.is_dir() else _split_pattern(path)
+    found = {file.relative_to(base).as_posix(): file for file in base.glob(pattern) if file.is_file()}
     files = {name: file for name, file in found.items() if not any(part.startswith(".") for part in Path(name).parts)}
     if found and not files:
         raise UsageError(f"{key}: {source} holds hidden files only")
     return files
 
 
-def _fixed_part(pattern: Path) -> Path:
-    """The folder above the first part with a wildcard."""
-    parts = list(pattern.parts)
-    first = next(index for index, part in enumerate(parts) if glob.has_magic(part))
-    return Path(*parts[:first])
+def _split_pattern(path: Path) -> tuple[Path, str]:
+    """The folder above the first part with a wildcard, and the rest; a path without one matches itself at most."""
+    parts = list(path.parts)
+    first = next((index for index, part in enumerate(parts) if set("*?[") & set(part)), len(parts) - 1)
+    return Path(*parts[:first]), str(Path(*parts[first:]))
 
 
 def _digest(files: dict[str, Path]) -> str:
