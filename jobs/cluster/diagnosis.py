@@ -81,6 +81,7 @@ def diagnose(observed: Observed, age_s: float, operator_deadline_s: float) -> Fi
         sentence = "its RayJob is gone: stopped, deleted by hand, or past its time to live"
         return Finding(Phase.GONE, sentence, exit_code=_REMOTE_FAILURE)
     status = observed.job.get("status") or {}
+    observed = _current(observed)
     match status.get("jobDeploymentStatus") or "":
         case "Complete" | "Failed" | "ValidationFailed" as deployment:
             return _ended(deployment, status, observed)
@@ -92,11 +93,11 @@ def diagnose(observed: Observed, age_s: float, operator_deadline_s: float) -> Fi
             sentence = f"attempt {status.get('failed') or 1} failed; a new Ray cluster goes on from the last checkpoint"
             return Finding(Phase.WAITING, sentence)
         case "Running":
-            obstacle = find(_current(observed))
+            obstacle = find(observed)
             sentence = f"runs, but not all of its workers do: {obstacle.sentence}" if obstacle else "runs"
             return Finding(Phase.RUNNING, sentence, obstacle)
         case _:  # Initializing, Waiting
-            obstacle = find(_current(observed))
+            obstacle = find(observed)
             return Finding(Phase.WAITING, obstacle.sentence if obstacle else _progress(observed.pods), obstacle)
 
 
@@ -114,7 +115,7 @@ def _ended(deployment: str, status: Object, observed: Observed) -> Finding:
         case "SubmissionFailed":
             sentence, code = f"it could not be submitted to its Ray cluster: {message}", _ENVIRONMENT_NOT_READY
         case "PreRunningDeadlineExceeded":
-            obstacle = find(_current(observed))
+            obstacle = find(observed)
             cause = obstacle.sentence if obstacle else _progress(observed.pods)
             return Finding(
                 Phase.FAILED, f"it did not start within its deadline: {cause}", obstacle, _ENVIRONMENT_NOT_READY

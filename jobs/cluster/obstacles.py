@@ -22,7 +22,7 @@ _POD_SECURITY = re.compile(r'violates PodSecurity "([^"]+)": (.+)')
 _WEBHOOK = re.compile(r'admission webhook "([^"]+)" denied the request:? ?(.*)')
 _NO_ACCOUNT = re.compile(r'serviceaccount "([^"]+)" not found')
 _NO_WEBHOOK = re.compile(r'failed calling webhook "([^"]+)": (.+)')
-_INSUFFICIENT = re.compile(r"Insufficient ([\w./-]+)")
+_INSUFFICIENT = re.compile(r"Insufficient ([\w./-]*\w)")
 _SIZE = 200
 """Most characters of somebody else's message in a sentence of ours."""
 

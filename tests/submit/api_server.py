@@ -70,9 +70,7 @@ def serve(folder: Path) -> Iterator[ApiServer]:
     """Start both processes and wait until the server is ready; stop them at the end."""
     etcd_port, peer_port, port = _free_ports(3)
     (folder / "tokens.csv").write_text(f'{ADMIN},admin,1,"system:masters"\n{NOBODY},nobody,2,\n')
-    subprocess.run(
-        ["openssl", "genrsa", "-out", str(folder / "sa.key"), "2048"], check=True, capture_output=True
-    )
+    subprocess.run(["openssl", "genrsa", "-out", str(folder / "sa.key"), "2048"], check=True, capture_output=True)
     etcd = [
         _tool("etcd"), "--data-dir", str(folder / "etcd"), "--unsafe-no-fsync",
         "--listen-client-urls", f"http://127.0.0.1:{etcd_port}",
