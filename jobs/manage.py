@@ -17,6 +17,7 @@ import select
 import signal
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -24,10 +25,10 @@ from pathlib import Path
 
 from jobs import cli, run_state, settings
 from jobs.cluster import attach, profile
-from jobs.cluster.diagnosis import Finding, diagnose
+from jobs.cluster.diagnosis import Finding, Observed, diagnose
 from jobs.cluster.follow import follow
 from jobs.cluster.helm import Helm
-from jobs.cluster.kube import Cluster, age_s, submitter_pods
+from jobs.cluster.kube import Cluster, NotThere, age_s, submitter_pods
 from jobs.cluster.profile import LOCAL, Profile
 from jobs.errors import EnvironmentNotReady, HaetsalError, RemoteError, UsageError
 from jobs.run_lock import holder
@@ -114,21 +115,20 @@ def logs(place: Place, options: argparse.Namespace) -> None:
     """Show a run's log; with FOLLOW=1 stay with it and end as it ends."""
     run = Run.open(place.storage, options.run)
     cluster, at = place.cluster, place.profile
-    if cluster and at and (observed := cluster.observe(run.id)).job is not None:
-        finding = diagnose(observed, age_s(observed.job, datetime.now(UTC)), at.operator_deadline_s)
-        if options.follow and not finding.is_over:
-            attach.conclude(run, follow(cluster, run.id, at, attach.say, gives_up=False), place.name)
-            return
-        pods = [pod["metadata"]["name"] for pod in submitter_pods(observed)]
-        shown = 0
-        for pod in pods:
-            for _, line in cluster.log(pod, follow=False):
-                print(line)
-                shown += 1
-        if shown:
-            print(f"{run.id} {finding.sentence}")
-            return
-    _show_events(run, follow_on=options.follow)
+    observed = cluster.observe(run.id) if cluster else None
+    if observed is None or observed.job is None:
+        _show_events(run, follow_on=options.follow)
+        return
+    assert cluster and at
+    finding = diagnose(observed, age_s(observed.job, datetime.now(UTC)), at.operator_deadline_s)
+    if options.follow and not finding.is_over:
+        finding = follow(cluster, run.id, at, attach.say, gives_up=False)
+    elif not _show_pods(cluster, observed):
+        _show_events(run, follow_on=False)
+    if options.follow:
+        attach.conclude(run, finding, place.name)
+    else:
+        print(f"{run.id} {finding.sentence}")
 
 
 def stop(place: Place, options: argparse.Namespace) -> None:
@@ -195,6 +195,17 @@ def _attempts(run: Run) -> str:
         return ""
     doing = "is at work" if owner.held else "has left"
     return f"{owner.attempt}; the last one {doing} ({owner.unit or owner.host})"
+
+
+def _show_pods(cluster: Cluster, observed: Observed) -> bool:
+    """Print the logs of the submitter's pods; False if there are none."""
+    shown = False
+    for pod in submitter_pods(observed):
+        with suppress(NotThere, RemoteError):  # a pod that has not begun, or whose node is gone
+            for _, line in cluster.log(pod["metadata"]["name"], follow=False):
+                print(line)
+                shown = True
+    return shown
 
 
 def _show_events(run: Run, *, follow_on: bool) -> None:

@@ -140,4 +140,4 @@ def _failed(run: Run, finding: Finding, profile_name: str) -> NoReturn:
         if code in (UsageError.exit_code, IntegrityError.exit_code)
         else (f"; go on with: {command('resume', run.id, profile_name)}")
     )
-    raise RunFailed(f"{run.id}: {reason}{again}", code)
+    raise RunFailed(f"{run.id}: {reason}; see {command('logs', run.id, profile_name)}{again}", code)

@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -102,42 +103,32 @@ class _Patience:
 
 
 class _Logs:
-    """Shows the log of each submitter's pod, one after the other, in the order in which they were made."""
+    """Shows the log of each submitter's pod. A stream that ends while its pod still runs is taken up where it was."""
 
     def __init__(self, cluster: Cluster, news: queue.SimpleQueue[str | None]) -> None:
         self._cluster, self._news = cluster, news
         self._threads: dict[str, threading.Thread] = {}
-        self._over = threading.Event()
+        self._shown: dict[str, str] = {}
 
     def show(self, observed: Observed) -> None:
+        """Start reading what is not being read."""
         for pod in submitter_pods(observed):
             name, phase = pod["metadata"]["name"], (pod.get("status") or {}).get("phase")
-            if phase in ("Running", "Succeeded", "Failed") and name not in self._threads:
-                thread = threading.Thread(target=self._copy, args=(name,), name=f"log-{name}", daemon=True)
-                self._threads[name] = thread
-                thread.start()
+            thread = self._threads.get(name)
+            is_new = thread is None and phase in ("Running", "Succeeded", "Failed")
+            if is_new or (thread and phase == "Running" and not thread.is_alive()):
+                self._threads[name] = threading.Thread(target=self._copy, args=(name,), name=f"log-{name}", daemon=True)
+                self._threads[name].start()
 
     def finish(self) -> None:
         """Wait for what is left of the logs: the job is over, so they end."""
-        self._over.set()
         deadline = time.monotonic() + _LAST_LINES_S
         for thread in self._threads.values():
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def _copy(self, pod: str) -> None:
-        """A connection that breaks is made again; what was shown before is not shown twice."""
-        shown = ""
-        while True:
-            last_try, before = self._over.is_set(), shown
-            try:
-                for stamp, line in self._cluster.log(pod, follow=True):
-                    if stamp > before:
-                        shown = stamp
-                        self._news.put(line)
-                return  # the container ended
-            except NotThere:
-                return
-            except RemoteError:  # the node or the API server is away for a moment; the state says so if it stays
-                if last_try:
-                    return
-            self._over.wait(_LOOK_EVERY_S)
+        # The pod has gone, or its node or the API server is away; the state says so if it stays that way.
+        with suppress(NotThere, RemoteError):
+            for stamp, line in self._cluster.log(pod, follow=True, since=self._shown.get(pod, "")):
+                self._shown[pod] = stamp
+                self._news.put(line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,6 +21,7 @@ RUN_LABEL = "haetsal/run"
 _ORIGIN = "ray.io/originated-from-cr-name"
 _OPERATOR = "app.kubernetes.io/name=kuberay-operator"
 _CONNECT_S, _READ_S = 5, 30
+_BUSY = {429, 503, 504}
 _NEEDED = (
     ("create", GROUP, "rayjobs"),
     ("watch", GROUP, "rayjobs"),
@@ -43,13 +45,17 @@ class Cluster:
 
     def __init__(self, profile: Profile) -> None:
         from kubernetes import client, config
+        from urllib3 import Retry
 
         self.namespace = profile.namespace
         self.context = profile.kube_context
         settings = client.Configuration()
-        settings.retries = False  # one answer, or one error that says what to do; watches try again themselves
+        # No connection is an error at once, which says what to do; a server that is busy for a moment is asked again.
+        settings.retries = Retry(
+            0, status=3, status_forcelist=_BUSY, allowed_methods={"GET"}, backoff_factor=0.5, raise_on_status=False
+        )
         try:
-            config.load_kube_config(context=profile.kube_context, client_configuration=settings)
+            config.load_kube_config(_kubeconfig(), profile.kube_context, settings)
         except config.ConfigException as error:
             raise EnvironmentNotReady(_no_context(profile.kube_context, str(error))) from None
         self._api = client.ApiClient(settings)
@@ -123,16 +129,22 @@ class Cluster:
                 "holds it until it has cleaned up, is it there?"
             )
 
-    def log(self, pod: str, *, follow: bool) -> Iterator[tuple[str, str]]:
-        """Lines of a pod's log, each with its time stamp; with `follow` as they come. Raises NotThere without a log."""
-        query = {"timestamps": "true"} | ({"follow": "true"} if follow else {})
+    def log(self, pod: str, *, follow: bool, since: str = "") -> Iterator[tuple[str, str]]:
+        """Lines of a pod's log after the time stamp `since`, each with its own; with `follow` as they come.
+
+        Raises NotThere for a pod that is gone.
+        """
+        query = (
+            {"timestamps": "true"} | ({"follow": "true"} if follow else {}) | ({"sinceTime": since} if since else {})
+        )
         path = f"/api/v1/namespaces/{self.namespace}/pods/{pod}/log"
         response = self._call("GET", path, query, read_s=None if follow else _READ_S)
         try:
             with self._explained():
                 for line in _lines(response):
                     stamp, _, text = line.decode(errors="replace").partition(" ")
-                    yield stamp, text
+                    if stamp > since:  # the server knows whole seconds only
+                        yield stamp, text
         finally:
             response.close()
 
@@ -295,13 +307,18 @@ def _explain(status: int, body: Any, where: str) -> Exception:
             return RemoteError(f"{where}: the API server answered {status}: {message}")
 
 
+def _kubeconfig() -> str | None:
+    """Asked each time, as kubectl and helm do; the client's own default is from when it was imported."""
+    return os.environ.get("KUBECONFIG")
+
+
 def _no_context(context: str, reason: str) -> str:
     import difflib
 
     from kubernetes import config
 
     try:
-        known = [entry["name"] for entry in config.list_kube_config_contexts()[0]]
+        known = [entry["name"] for entry in config.list_kube_config_contexts(_kubeconfig())[0]]
     except config.ConfigException as error:
         return f"no usable kubeconfig ({error}); `aws eks update-kubeconfig` or `kind export kubeconfig` writes one"
     if context in known:

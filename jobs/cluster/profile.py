@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ class Profile(Section):
     """Name of a RayCluster that runs share; none makes one for each run, which goes with it."""
     retries: int = Field(2, ge=0, le=20)
     """New Ray clusters that a failed run is given; each goes on from the last checkpoint. None on a shared cluster."""
-    start_deadline_s: int = Field(900, ge=10)
+    start_deadline_s: int = Field(900, ge=1)
     """Longest wait for a run to start; then it is taken back, and the reason is said."""
     operator_deadline_s: int = Field(30, ge=1)
     """A working operator has answered a new RayJob after this time."""
@@ -76,7 +77,7 @@ def load(name: str, environment: str) -> Profile:
     tree = read_yaml(path)
     if "kube_context" not in tree:
         tree = _platform(environment) | tree
-    return validated(Profile, tree, str(path.relative_to(ROOT)))
+    return validated(Profile, tree, os.path.relpath(path))
 
 
 def _platform(environment: str) -> dict[str, Any]:
