@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -68,12 +67,16 @@ class Mirror:
             try:
                 if version is None:
                     found, version = self._listed(kind)
-                    self._update(lambda found=found: self._objects.update({kind: found}))
+                    with self._lock:
+                        self._objects[kind] = found
+                    self._changed.put(None)
                 for change, item in self._cluster.watch(kind, self._run_id, version, _WATCH_S):
                     if self._stopping.is_set():
                         return
                     version = item["metadata"]["resourceVersion"]
-                    self._update(lambda change=change, item=item: self._apply(kind, change, item))
+                    with self._lock:
+                        self._apply(kind, change, item)
+                    self._changed.put(None)
                 self._recovered(kind)
             except Gone:
                 version = None
@@ -93,11 +96,6 @@ class Mirror:
         else:
             self._objects[kind][item["metadata"]["uid"]] = item
         self._failures.pop(kind, None)
-
-    def _update(self, change: Callable[[], None]) -> None:
-        with self._lock:
-            change()
-        self._changed.put(None)
 
     def _recovered(self, kind: str) -> None:
         with self._lock:
