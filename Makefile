@@ -27,8 +27,8 @@ PLACE := $(VENV)/.local $(if $(REMOTE),$(VENV)/bin/helm $(if $(filter aws,$(PROF
 ##@ Train
 
 .PHONY: preprocess
-preprocess: $(VENV)/.local ## Raw Korean text to a training set (INPUT=<files or folder>, OUTPUT=<folder>, DRY_RUN=1, RESUME=<run-id>)
-	@$(PY) -m jobs.preprocess $(JOB_OPTIONS) $(if $(INPUT),--input $(INPUT)) $(if $(OUTPUT),--output '$(OUTPUT)') \
+preprocess: $(PLACE) ## Raw Korean text to a training set (INPUT=<files or folder>, OUTPUT=<folder>, DRY_RUN=1, RESUME=<run-id>)
+	@$(call job,preprocess) $(JOB_OPTIONS) $(if $(INPUT),--input $(INPUT)) $(if $(OUTPUT),--output '$(OUTPUT)') \
 	  $(if $(DRY_RUN),--dry-run) $(if $(RESUME),--resume '$(RESUME)')
 
 .PHONY: train
@@ -36,8 +36,8 @@ train: $(PLACE) ## Fine-tune (CONFIG=, SET="a.b=c", DRY_RUN=1, RESUME=<run-id>, 
 	@$(call job,train) $(JOB_OPTIONS) $(if $(DRY_RUN),--dry-run) $(if $(RESUME),--resume '$(RESUME)')
 
 .PHONY: tune
-tune: $(VENV)/.local ## Search for the best settings (CONFIG=, SET=, DRY_RUN=1, RESUME=<run-id>)
-	@$(PY) -m jobs.tune $(JOB_OPTIONS) $(if $(DRY_RUN),--dry-run) $(if $(RESUME),--resume '$(RESUME)')
+tune: $(PLACE) ## Search for the best settings (CONFIG=, SET=, DRY_RUN=1, RESUME=<run-id>)
+	@$(call job,tune) $(JOB_OPTIONS) $(if $(DRY_RUN),--dry-run) $(if $(RESUME),--resume '$(RESUME)')
 
 .PHONY: config
 config: $(VENV)/.local ## Print the resolved settings (CONFIG=, SET=)
@@ -52,8 +52,8 @@ export: $(VENV)/.local ## Merge an adapter into plain safetensors (RUN=<run-id>,
 	@$(PY) -m jobs.export $(JOB_OPTIONS) $(if $(RUN),--run '$(RUN)') $(if $(OUTPUT),--output '$(OUTPUT)')
 
 .PHONY: evaluate
-evaluate: $(VENV)/.local ## Is it better? Newest adapter against its base (RUN=, AGAINST=, SET=, DRY_RUN=1, RESUME=<run-id>)
-	@$(PY) -m jobs.evaluate $(JOB_OPTIONS) $(if $(RUN),--run '$(RUN)') $(if $(AGAINST),--against '$(AGAINST)') \
+evaluate: $(PLACE) ## Is it better? Newest adapter against its base (RUN=, AGAINST=, SET=, DRY_RUN=1, RESUME=<run-id>)
+	@$(call job,evaluate) $(JOB_OPTIONS) $(if $(RUN),--run '$(RUN)') $(if $(AGAINST),--against '$(AGAINST)') \
 	  $(if $(DRY_RUN),--dry-run) $(if $(RESUME),--resume '$(RESUME)')
 
 .PHONY: harness

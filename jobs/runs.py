@@ -171,6 +171,11 @@ class Run:
         """Publish a folder at `parts` below the run directory (`Storage.publish_tree`), if the run is still ours."""
         self.storage.publish_tree(local, self.path(*parts), confirm=self.confirm)
 
+    def discard(self) -> None:
+        """Delete a run that bad input ended, to leave nothing behind; a cluster's stays for who submitted it."""
+        if not self.supersedes:
+            self.storage.delete_tree(self.path())
+
     def finish(self, result: dict[str, Any]) -> None:
         """Write `result.json`, the last file of the run, and let `runs/latest` name it. Secrets are masked."""
         text = json.dumps(redact_tree(result), ensure_ascii=False, allow_nan=False, indent=2)

@@ -25,6 +25,13 @@ from jobs.storage import Storage
 
 _TRAINS = ("train", "tune")
 """Jobs that train on `data.source`, which is read through before it leaves."""
+_SHORT = {
+    "input": ("corpus.source", "+"),
+    "output": ("corpus.output", None),
+    "run": ("evaluate.subject", None),
+    "against": ("evaluate.against", None),
+}
+"""Options of single jobs, all of which are settings: these go along in the file, and local input among them is sent."""
 
 
 def main() -> None:
@@ -34,14 +41,16 @@ def main() -> None:
     profile.add_options(options)
     options.add_argument("--dry-run", action="store_true", help="say what would be sent and asked for, and stop")
     options.add_argument("--resume", metavar="RUN_ID", help="go on with an unfinished run, under its own settings")
-    arguments, rest = options.parse_known_args()
+    for name, (key, count) in _SHORT.items():
+        options.add_argument(f"--{name}", nargs=count, metavar="VALUE", help=f"short for --set {key}=VALUE")
+    arguments = options.parse_args()
     place = profile.load(arguments.profile, arguments.env)
     if arguments.resume:
-        if arguments.config or arguments.overrides or rest:
+        if arguments.config or arguments.overrides:
             raise UsageError("RESUME goes on under the run's own settings; give no CONFIG and no SET")
         attach.resume(arguments.resume, arguments.profile, place)
         return
-    tree = settings.load(arguments.config, arguments.overrides, base=place.base)
+    tree = _with_short(settings.load(arguments.config, arguments.overrides, base=place.base), arguments)
     if not tree.storage.root.startswith("s3://"):
         raise UsageError(f"storage.root={tree.storage.root}: pods cannot reach this machine; use s3://bucket/prefix")
     if arguments.job in _TRAINS:
@@ -49,7 +58,7 @@ def main() -> None:
     found = uploads.find(tree)
     storage = Storage(tree.storage.root)
     tree = uploads.rewritten(tree, found, storage)
-    asked = values.make(arguments.job, tree, settings.to_yaml(tree), rest, place)
+    asked = values.make(arguments.job, tree, settings.to_yaml(tree), place)
     if arguments.dry_run:
         _plan(arguments, place, tree, found, storage, asked)
         return
@@ -63,8 +72,17 @@ def main() -> None:
             print("  is there already", flush=True)
     run = Run.create(storage, arguments.job, settings.to_yaml(tree))
     print(f"run {run.id}\n  {run.address()}", flush=True)
-    attach.hand_in(run, rest, arguments.profile, place, helm)
+    attach.hand_in(run, arguments.profile, place, helm)
     attach.wait(run, arguments.profile, place, cluster, helm)
+
+
+def _with_short(tree: Settings, arguments: argparse.Namespace) -> Settings:
+    values = tree.model_dump(mode="json")
+    for name, (key, _) in _SHORT.items():
+        if (given := getattr(arguments, name)) is not None:
+            section, leaf = key.split(".")
+            values[section][leaf] = given
+    return settings.from_tree(values, "command line")
 
 
 def _plan(

@@ -50,7 +50,7 @@ def main() -> None:
         result = train(tree, run)
     except UsageError:
         if not named and not checkpoints.steps(run):
-            storage.delete_tree(run.path())  # bad input that only shows once the model is there leaves no run behind
+            run.discard()  # bad input that only shows once the model is there leaves no run behind
         raise
     _summarise(run, result)
 

@@ -17,7 +17,7 @@ from jobs.runs import EventLog, Run, last_end, read_events
 from jobs.storage import Storage
 
 SUBMITTED = "submitted"
-"""Event: the run was handed in, with profile, context and arguments."""
+"""Event: the run was handed in, with profile and context."""
 _GONE_WITHIN_S = 120
 
 
@@ -29,14 +29,14 @@ class RunFailed(HaetsalError):
         self.exit_code = exit_code
 
 
-def hand_in(run: Run, arguments: list[str], profile_name: str, profile: Profile, helm: Helm) -> None:
+def hand_in(run: Run, profile_name: str, profile: Profile, helm: Helm) -> None:
     """Put the submission on record and install the chart. What cannot be installed leaves no fresh run behind."""
     tree = settings.from_yaml(run.config(), run.address("config.yaml"))
-    asked = values.make(run.job, tree, run.config(), arguments, profile)
+    asked = values.make(run.job, tree, run.config(), profile)
     is_fresh = not read_events(run)
     run.supersedes = True  # whoever held it before is known to be gone
     with run.lock(), EventLog(run) as events:
-        events.append(SUBMITTED, profile=profile_name, context=profile.kube_context, arguments=arguments)
+        events.append(SUBMITTED, profile=profile_name, context=profile.kube_context)
     try:
         helm.install(run.id, asked)
     except BaseException:
@@ -100,10 +100,8 @@ def resume(run_id: str, profile_name: str, profile: Profile) -> None:
         raise UsageError(f"{run.id}: is at work ({finding.sentence}); see {command('logs', run.id, profile_name)}")
     helm.remove(run.id)
     cluster.wait_gone(run.id, _GONE_WITHIN_S)
-    submissions = [event for event in read_events(run) if event.kind == SUBMITTED]
-    arguments = submissions[-1].fields["arguments"] if submissions else []
     say(f"run {run.id}\n  {run.address()}")
-    hand_in(run, list(arguments), profile_name, profile, helm)
+    hand_in(run, profile_name, profile, helm)
     wait(run, profile_name, profile, cluster, helm)
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from jobs import manifest
 from jobs.errors import UsageError
@@ -75,21 +75,35 @@ def rewritten(settings: Settings, uploads: list[Upload], storage: Storage) -> Se
     """`settings` with the addresses that the inputs have in `storage`."""
     tree: dict[str, Any] = settings.model_dump(mode="json")
     for upload in uploads:
-        *parents, leaf = upload.key.split(".")
-        section = tree
+        *parents, leaf = (int(part) if part.isdigit() else part for part in upload.key.split("."))
+        node: Any = tree
         for parent in parents:
-            section = section[parent]
-        section[leaf] = upload.address(storage)
+            node = node[parent]
+        node[leaf] = upload.address(storage)
     return from_tree(tree, "settings for the cluster")
 
 
 def _inputs(section: Section, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Key and value of each field that is read from; of a list of them one by one (`corpus.source.0`).
+
+    Defaults are left out: what they name came with the code, and is in the image too.
+    """
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
         if isinstance(value, Section):
             yield from _inputs(value, f"{prefix}{name}.")
-        elif isinstance(value, str) and any(isinstance(mark, Uploaded) for mark in field.metadata):
-            yield f"{prefix}{name}", value
+        elif value != field.default and _is_input(field.annotation, field.metadata):
+            several = enumerate(value) if isinstance(value, tuple) else ()
+            yield from ((f"{prefix}{name}.{index}", item) for index, item in several)
+            if isinstance(value, str):
+                yield f"{prefix}{name}", value
+
+
+def _is_input(annotation: Any, metadata: Iterable[Any]) -> bool:
+    """Whether a field is an InputAddress, or several, or perhaps one."""
+    if any(isinstance(mark, Uploaded) for mark in metadata):
+        return True
+    return any(_is_input(part, getattr(part, "__metadata__", ())) for part in get_args(annotation))
 
 
 def _files(key: str, source: str) -> dict[str, Path]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from typing import Any
 
 from jobs.cluster.profile import Profile
@@ -13,7 +12,7 @@ from jobs.settings import ScalingSettings, Settings
 _PREPROCESS = "preprocess"
 
 
-def make(job: str, settings: Settings, config_yaml: str, arguments: list[str], profile: Profile) -> dict[str, Any]:
+def make(job: str, settings: Settings, config_yaml: str, profile: Profile) -> dict[str, Any]:
     """Values of one run; `config_yaml` is the text of `settings`. Raises UsageError for settings no cluster can run."""
     workers = _workers(job, settings)
     shared = profile.shared_cluster
@@ -21,7 +20,6 @@ def make(job: str, settings: Settings, config_yaml: str, arguments: list[str], p
     return {
         "job": job,
         "config": config_yaml,
-        "arguments": [shlex.quote(argument) for argument in arguments],
         "workers": {} if shared else workers,
         "sharedCluster": shared or "",
         "serviceAccount": _PREPROCESS if job == _PREPROCESS else "train",
@@ -40,6 +38,8 @@ def _workers(job: str, settings: Settings) -> dict[str, dict[str, int]]:
         )
     if job == _PREPROCESS:
         return {"preprocessing": {"min": 1, "max": count}}
+    if job == "tune":  # each worker trains a trial
+        count *= settings.tune.max_concurrent
     share = settings.scaling.gpus_per_worker
     pods = math.ceil(count / math.floor(1 / share)) if 0 < share < 1 else count
     return {"training": {"min": pods, "max": pods}}

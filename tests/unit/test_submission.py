@@ -37,6 +37,19 @@ def test_local_input_is_found_by_file_folder_and_pattern(tmp_path: Path) -> None
         assert found(remote) == []
 
 
+def test_lists_of_input_go_one_by_one(tmp_path: Path) -> None:
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text(name)
+    tree = settings.load(None, f"corpus.source=['{tmp_path}/a.txt','s3://b/x','{tmp_path}/b.txt']")
+
+    sources = uploads.find(tree)
+    moved = uploads.rewritten(tree, sources, Storage(str(tmp_path / "storage")))
+
+    assert [source.key for source in sources] == ["corpus.source.0", "corpus.source.2"]
+    assert moved.corpus.source[1] == "s3://b/x"
+    assert moved.corpus.source[2].endswith(f"{sources[1].digest}/files/b.txt")
+
+
 def test_input_is_named_by_its_content(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
@@ -76,18 +89,20 @@ def test_input_is_sent_once_and_read_from_where_it_went(tmp_path: Path) -> None:
     ],
 )
 def test_pods_follow_from_workers(overrides: str, workers: int, pod: dict[str, object]) -> None:
-    made = values.make("train", settings.load(None, overrides), "x: 1", ["--a b"], AT)
+    made = values.make("train", settings.load(None, overrides), "x: 1", AT)
 
     assert made["workers"] == {"training": {"min": workers, "max": workers}}
     assert made["ray"]["workerGroups"]["training"] == pod
-    assert made["arguments"] == ["'--a b'"] and made["serviceAccount"] == "train"
+    assert made["serviceAccount"] == "train"
 
 
 def test_preprocessing_takes_its_own_pods_and_a_shared_cluster_none() -> None:
     tree = settings.load(None, "scaling.workers=4")
-    made = values.make("preprocess", tree, "x: 1", [], AT)
+    made = values.make("tune", settings.load(None, "scaling.workers=1 tune.max_concurrent=3"), "x: 1", AT)
+    assert made["workers"] == {"training": {"min": 3, "max": 3}}
+    made = values.make("preprocess", tree, "x: 1", AT)
     assert made["workers"] == {"preprocessing": {"min": 1, "max": 4}} and made["serviceAccount"] == "preprocess"
-    made = values.make("train", tree, "x: 1", [], AT.model_copy(update={"shared_cluster": "haetsal"}))
+    made = values.make("train", tree, "x: 1", AT.model_copy(update={"shared_cluster": "haetsal"}))
     assert (made["workers"], made["sharedCluster"], made["retries"], "ray" in made) == ({}, "haetsal", 0, False)
 
 
@@ -119,8 +134,8 @@ def test_configuration_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     [
         ('Error: INSTALLATION FAILED: admission webhook "v.example.com" denied the request: no', EnvironmentNotReady,
          "webhook v.example.com refuses it: no"),
-        ('Error: unable to build kubernetes objects: no matches for kind "RayJob" in version "ray.io/v1" ensure CRDs are'
-         " installed first", EnvironmentNotReady, "has no RayJobs; `make crds`"),
+        ('Error: unable to build kubernetes objects: no matches for kind "RayJob" in version "ray.io/v1" ensure CRDs'
+         " are installed first", EnvironmentNotReady, "has no RayJobs; `make crds`"),
         ("Error: execution error at (ray-job/templates/config.yaml:1:4): workers: names no worker group", UsageError,
          "charts/ray-job refuses its values: workers: names no worker group"),
         ('Error: RayJob.ray.io "x" is invalid: spec.retries: Invalid value', UsageError, "API server refuses the run"),
