@@ -131,7 +131,7 @@ class Kubelet:
         sent = 0
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._ended or len(self._lines) > sent, timeout=30)
+                self._changed.wait_for(lambda sent=sent: self._ended or len(self._lines) > sent, timeout=30)
                 fresh, ended = self._lines[sent:], self._ended
             for line in fresh:
                 if sent == self.cut_after:

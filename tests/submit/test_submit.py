@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from conftest import change_profile
 from kubernetes.client import ApiException
 
 from jobs import cli, manage, settings, submit
+from jobs.cluster import attach
 from jobs.cluster.helm import Helm
 from jobs.runs import EventLog, Run
 from jobs.storage import Storage
@@ -43,6 +46,25 @@ def data(tmp_path: Path) -> Path:
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(f'{{"prompt": "{n} 더하기 1은?", "completion": "{n + 1}"}}\n' for n in range(40)))
     return path
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Wait until the command has said a line with these words, so that it has come as far."""
+    lines, changed, say = [], threading.Condition(), attach.say
+
+    def listen(text: str) -> None:
+        say(text)
+        with changed:
+            lines.append(text)
+            changed.notify_all()
+
+    def wait(words: str) -> None:
+        with changed:
+            assert changed.wait_for(lambda: any(words in line for line in lines), timeout=30), lines
+
+    monkeypatch.setattr(attach, "say", listen)
+    return wait
 
 
 def work(root: str, run_id: str, reach: int, *, finish: bool) -> None:
@@ -117,12 +139,15 @@ def test_detach_attach_and_finish(
     helm.remove(run_id)
 
 
-def test_stop_and_resume_with_its_own_exit_code(place: str, helm: Helm, operator: Operator, call, data: Path) -> None:  # type: ignore[no-untyped-def]
+def test_stop_and_resume_with_its_own_exit_code(
+    place: str, helm: Helm, operator: Operator, call, said: Callable[[str], None], data: Path
+) -> None:  # type: ignore[no-untyped-def]
     made: list[str] = []
 
     def detach() -> None:
         made.append(operator.next_job())
         operator.status(made[0], "Running", "RUNNING")
+        said("runs")
         os.kill(os.getpid(), signal.SIGINT)
 
     with alongside(detach):
@@ -185,7 +210,7 @@ def test_what_keeps_a_run_from_starting(
         operator.pod(f"{cluster}-w", {"ray.io/cluster": cluster}, {"phase": "Pending", "conditions": [condition]})
 
     with alongside(starve):
-        code, out, error = call(submit, "train", "--set", f"data.source={data}")
+        code, _, error = call(submit, "train", "--set", f"data.source={data}")
     assert code == 3 and "did not start within 3 s: no node has enough nvidia.com/gpu for" in error
 
 
