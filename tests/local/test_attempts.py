@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -128,21 +129,21 @@ def test_attempt_that_was_cut_off_publishes_nothing_more(run: Run, tmp_path: Pat
     assert run.result() == {"by": "second"}
 
 
-def test_manifest_is_not_written_by_who_lost_the_run_while_uploading(run: Run, tmp_path: Path) -> None:
+def test_manifest_is_not_written_by_who_lost_the_run_while_uploading(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "weights").write_text("old")
-    run.supersedes = True
-    later = Run.attempt(run.storage, run.id, "")
+    upload = Storage._upload
+
+    def upload_then_lose(*arguments: Any) -> None:
+        upload(*arguments)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("XDG_CACHE_HOME", str(tmp_path / "another machine"))
+            with Run.attempt(run.storage, run.id, "").lock():
+                pass
+
+    monkeypatch.setattr(Storage, "_upload", upload_then_lose)
     with pytest.raises(Superseded), run.lock():
-        upload = run.storage._upload
-
-        def upload_then_lose(*arguments: object) -> None:
-            upload(*arguments)  # type: ignore[arg-type]
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setenv("XDG_CACHE_HOME", str(tmp_path / "another machine"))
-                with later.lock():
-                    pass
-
-        run.storage._upload = upload_then_lose  # type: ignore[method-assign]
         run.publish(tmp_path, "model")
 
     assert run.storage.exists(run.path("model/weights"))

@@ -194,7 +194,7 @@ def test_what_keeps_a_run_from_starting(
 
     try:
         with alongside(refuse):
-            code, out, error = call(submit, "train", "--set", f"data.source={data}")
+            code, _, error = call(submit, "train", "--set", f"data.source={data}")
     finally:
         operator.core.patch_namespace(NAMESPACE, {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": None}}})
     assert code == 3 and 'cannot start: Pod Security "restricted:latest' in error and "It was taken back" in error
