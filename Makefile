@@ -15,20 +15,29 @@ CONFIG ?= jobs/configs/local.yaml
 SET ?=
 JOB_OPTIONS = $(if $(RESUME),,--config '$(CONFIG)') $(if $(SET),--set '$(SET)')
 
+# Where a job runs: this machine (PROFILE empty or `local`), or a cluster (kind, aws), which takes the same command line.
+# `$(call job,train)` is the module to run; $(PLACE) what it needs installed.
+PROFILE ?=
+ENV ?= dev
+REMOTE := $(filter-out local,$(PROFILE))
+AT = $(if $(REMOTE),--profile '$(PROFILE)' --env '$(ENV)')
+job = $(PY) -m $(if $(REMOTE),jobs.submit $(1) $(AT),jobs.$(1))
+PLACE := $(VENV)/.local $(if $(REMOTE),$(VENV)/bin/helm $(if $(filter aws,$(PROFILE)),.haetsal/platform/$(ENV).json))
+
 ##@ Train
 
 .PHONY: preprocess
-preprocess: $(VENV)/.local ## Raw Korean text to a training set (INPUT=<files or folder>, OUTPUT=<folder>, DRY_RUN=1, RESUME=<run-id>)
-	@$(PY) -m jobs.preprocess $(JOB_OPTIONS) $(if $(INPUT),--input $(INPUT)) $(if $(OUTPUT),--output '$(OUTPUT)') \
+preprocess: $(PLACE) ## Raw Korean text to a training set (INPUT=<files or folder>, OUTPUT=<folder>, DRY_RUN=1, RESUME=<run-id>)
+	@$(call job,preprocess) $(JOB_OPTIONS) $(if $(INPUT),--input $(INPUT)) $(if $(OUTPUT),--output '$(OUTPUT)') \
 	  $(if $(DRY_RUN),--dry-run) $(if $(RESUME),--resume '$(RESUME)')
 
 .PHONY: train
-train: $(VENV)/.local ## Fine-tune (CONFIG=, SET="a.b=c", DRY_RUN=1, RESUME=<run-id>)
-	@$(PY) -m jobs.train $(JOB_OPTIONS) $(if $(DRY_RUN),--dry-run) $(if $(RESUME),--resume '$(RESUME)')
+train: $(PLACE) ## Fine-tune (CONFIG=, SET="a.b=c", DRY_RUN=1, RESUME=<run-id>, PROFILE=kind|aws)
+	@$(call job,train) $(JOB_OPTIONS) $(if $(DRY_RUN),--dry-run) $(if $(RESUME),--resume '$(RESUME)')
 
 .PHONY: tune
-tune: $(VENV)/.local ## Search for the best settings (CONFIG=, SET=, DRY_RUN=1, RESUME=<run-id>)
-	@$(PY) -m jobs.tune $(JOB_OPTIONS) $(if $(DRY_RUN),--dry-run) $(if $(RESUME),--resume '$(RESUME)')
+tune: $(PLACE) ## Search for the best settings (CONFIG=, SET=, DRY_RUN=1, RESUME=<run-id>)
+	@$(call job,tune) $(JOB_OPTIONS) $(if $(DRY_RUN),--dry-run) $(if $(RESUME),--resume '$(RESUME)')
 
 .PHONY: config
 config: $(VENV)/.local ## Print the resolved settings (CONFIG=, SET=)
@@ -43,8 +52,8 @@ export: $(VENV)/.local ## Merge an adapter into plain safetensors (RUN=<run-id>,
 	@$(PY) -m jobs.export $(JOB_OPTIONS) $(if $(RUN),--run '$(RUN)') $(if $(OUTPUT),--output '$(OUTPUT)')
 
 .PHONY: evaluate
-evaluate: $(VENV)/.local ## Is it better? Newest adapter against its base (RUN=, AGAINST=, SET=, DRY_RUN=1, RESUME=<run-id>)
-	@$(PY) -m jobs.evaluate $(JOB_OPTIONS) $(if $(RUN),--run '$(RUN)') $(if $(AGAINST),--against '$(AGAINST)') \
+evaluate: $(PLACE) ## Is it better? Newest adapter against its base (RUN=, AGAINST=, SET=, DRY_RUN=1, RESUME=<run-id>)
+	@$(call job,evaluate) $(JOB_OPTIONS) $(if $(RUN),--run '$(RUN)') $(if $(AGAINST),--against '$(AGAINST)') \
 	  $(if $(DRY_RUN),--dry-run) $(if $(RESUME),--resume '$(RESUME)')
 
 .PHONY: harness
@@ -57,6 +66,25 @@ sync: $(VENV)/.local ## Send to MLflow what could not be sent while runs went on
 .PHONY: mlflow
 mlflow: $(VENV)/.local ## Open the MLflow page of the local runs on port 5000
 	@$(VENV)/bin/mlflow server --backend-store-uri sqlite:///output/mlflow.db --default-artifact-root output/mlartifacts --port 5000
+
+##@ Runs, here and on clusters (PROFILE=kind|aws; SET="storage.root=…" for another storage)
+
+# CONFIG is left to jobs: a run goes by its own settings.
+MANAGE = $(PY) -m jobs.manage $@ $(AT) $(if $(SET),--set '$(SET)') $(if $(RUN),--run '$(RUN)')
+
+.PHONY: runs status logs stop resume fetch
+runs: $(PLACE) ## List runs: state, progress, where
+	@$(MANAGE)
+status: $(PLACE) ## Everything about one run (RUN=<run-id>)
+	@$(MANAGE)
+logs: $(PLACE) ## Its log (RUN=<run-id>, FOLLOW=1 to stay with it)
+	@$(MANAGE) $(if $(FOLLOW),--follow)
+stop: $(PLACE) ## Stop it with what it has reached (RUN=<run-id>)
+	@$(MANAGE)
+resume: $(PLACE) ## Go on with it (RUN=<run-id>, TAKE_OVER=1 if its machine is gone)
+	@$(MANAGE) $(if $(TAKE_OVER),--take-over)
+fetch: $(PLACE) ## Copy model and report of a finished run here, verified (RUN=<run-id>, OUTPUT=<folder>)
+	@$(MANAGE) $(if $(OUTPUT),--output '$(OUTPUT)')
 
 ##@ Develop
 
@@ -123,6 +151,10 @@ $(VENV)/.dev: $(VENV)/.local
 # helm and kubectl
 $(VENV)/bin/helm: $(VENV)/.charts
 	@$(PY) -m ops.cluster_tools $(VENV)/bin
+
+# What the cloud of an environment is called follows from its file; nobody is asked.
+.haetsal/platform/%.json: terraform/environments/%.yaml $(VENV)/.infra
+	@$(PY) -m terraform.platform_facts '$*' $@
 
 .PHONY: clean
 clean: ## Delete the environment and caches; runs in output/ stay

@@ -9,15 +9,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from jobs import settings
-from jobs.errors import HaetsalError, Interrupted, UsageError
+from jobs.errors import HaetsalError, Interrupted
 from jobs.redact import redact
-from jobs.runs import Run
-from jobs.settings import Settings
-from jobs.storage import Storage
 
 _CHATTY = (
     "accelerate",
+    "aiobotocore",
     "alembic",
     "botocore",
     "datasets",
@@ -46,21 +43,6 @@ def parser(description: str) -> argparse.ArgumentParser:
         help="single settings over the file, or @FILE for a second file over the first",
     )
     return result
-
-
-def unfinished(job: str, run_id: str, given: Settings) -> tuple[Run, Settings]:
-    """The run of `job` that `--resume` names, and its own settings. `given` may only say where it is.
-
-    Raises UsageError for other settings, an unknown run, one of another job, and one that is finished.
-    """
-    if given != Settings(storage=given.storage):
-        raise UsageError("RESUME goes on under the run's own settings; give no CONFIG and no SET but storage.root")
-    run = Run.open(Storage(given.storage.root), run_id)
-    if not run_id.startswith(f"{job}-"):
-        raise UsageError(f"{run_id}: is no run of make {job}")
-    if run.finished:
-        raise UsageError(f"{run.id}: is finished; its report is at {run.address('report')}")
-    return run, settings.from_yaml(run.config(), run.address("config.yaml"))
 
 
 def main(command: Callable[[], None]) -> None:

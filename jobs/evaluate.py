@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
-from jobs import cli, settings
+from jobs import begin, cli, settings
 from jobs.errors import HaetsalError, UsageError
 from jobs.evaluation import candidate, registry
 from jobs.evaluation.benchmark import Benchmark
@@ -35,17 +35,15 @@ def main() -> None:
     options.add_argument("--run", metavar="MODEL", help="model under test: run id, folder, hub id, s3://…, package:…")
     options.add_argument("--against", metavar="MODEL", help="second model; default: the untouched base of the first")
     options.add_argument("--dry-run", action="store_true", help="print the plan and stop")
-    options.add_argument("--resume", metavar="RUN_ID", help="go on with an unfinished run, under its own settings")
+    begin.add_options(options)
     arguments = options.parse_args()
     tree = settings.load(arguments.config, arguments.overrides)
     storage = Storage(tree.storage.root)
-    if arguments.resume:
-        if tree != Settings(storage=tree.storage) or arguments.run or arguments.against:
-            raise UsageError("RESUME goes on under the run's own settings; give nothing beside it but storage.root")
-        run = Run.open(storage, arguments.resume)
-        if run.finished:
-            raise UsageError(f"{run.id}: is finished; its report is at {run.address('report')}")
-        tree = settings.from_yaml(run.config(), run.address("config.yaml"))
+    if arguments.resume and (arguments.run or arguments.against):
+        raise UsageError("RESUME goes on under the run's own settings; give nothing beside it but storage.root")
+    named = begin.named_run("evaluate", arguments, tree)
+    if named:
+        run, tree = named
         with _prepared(tree, storage) as prepared:
             _evaluate(prepared, run)
         return
@@ -90,9 +88,7 @@ def _evaluate(prepared: _Prepared, run: Run) -> None:
             run.finish(result)
     except UsageError:
         if not run.storage.exists(run.path(ITEMS)):
-            run.storage.delete_tree(
-                run.path()
-            )  # bad input that only shows once the model is there leaves no run behind
+            run.discard()  # bad input that only shows once the model is there leaves no run behind
         raise
     except HaetsalError:
         print(f"go on with: make evaluate RESUME={run.id}", file=sys.stderr)

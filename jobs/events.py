@@ -112,10 +112,14 @@ class EventLog:
         yield from parse(data, str(self.path))
 
     def publish(self) -> None:
-        """Make what was appended so far durable: forced to disk, or uploaded whole to S3."""
+        """Make what was appended so far durable: forced to disk, or uploaded whole to S3.
+
+        Raises Superseded if a later attempt writes the events of this run by now.
+        """
         with explained(str(self.path), "write"):
             os.fsync(self._descriptor)
         if not self.run.storage.is_local:
+            self.run.confirm()
             self.run.storage.write(self.run.path(EVENTS), self.path.read_bytes())
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ import sys
 from collections import Counter
 from typing import Any
 
-from jobs import cli, models, settings
+from jobs import begin, cli, models, settings
 from jobs.corpus import contamination, pipeline
 from jobs.corpus.product import Output
 from jobs.corpus.progress import StageDisplay
@@ -32,7 +32,7 @@ def main() -> None:
     options.add_argument("--input", nargs="+", metavar="ADDRESS", help="files, folders, globs or s3://… to read")
     options.add_argument("--output", metavar="ADDRESS", help="folder or s3://… to publish the training set to")
     options.add_argument("--dry-run", action="store_true", help="print the plan and stop")
-    options.add_argument("--resume", metavar="RUN_ID", help="go on with an unfinished run, under its own settings")
+    begin.add_options(options)
     arguments = options.parse_args()
     tree = settings.load(arguments.config, arguments.overrides)
     given = {"source": arguments.input, "output": arguments.output}
@@ -40,13 +40,9 @@ def main() -> None:
         corpus = tree.corpus.model_dump(mode="json") | {name: value for name, value in given.items() if value}
         tree = settings.from_tree(tree.model_dump(mode="json") | {"corpus": corpus}, "INPUT, OUTPUT")
     storage = Storage(tree.storage.root)
-    if arguments.resume:
-        if tree != Settings(storage=tree.storage):
-            raise UsageError("RESUME goes on under the run's own settings; give no other setting but storage.root")
-        run = Run.open(storage, arguments.resume)
-        if run.finished:
-            raise UsageError(f"{run.id}: is finished; its report is at {run.address('report')}")
-        tree = settings.from_yaml(run.config(), run.address("config.yaml"))
+    named = begin.named_run("preprocess", arguments, tree)
+    if named:
+        run, tree = named
     else:
         output, sources = _check(tree)
         if arguments.dry_run:
@@ -72,7 +68,7 @@ def preprocess(tree: Settings, run: Run) -> dict[str, Any]:
             run.finish(result)
             return result
     except UsageError:
-        run.storage.delete_tree(run.path())
+        run.discard()
         raise
     except HaetsalError:
         print(f"go on with: make preprocess RESUME={run.id}", file=sys.stderr)

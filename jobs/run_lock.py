@@ -1,52 +1,65 @@
 """Keeps two processes from working on one run at once.
 
 On a disk the run directory holds a lock file under `flock`, which the kernel releases with the process, kill -9
-included. S3 has no locks: there the run holds `owner.json`, created by a conditional PUT that only one of several
-racing processes wins, and deleted at the end. A process that was killed leaves it behind. On the same machine the next
-one takes it over at once, because a lock file in the cache folder proves that the owner is dead; from another machine
-nobody can prove that, so there the error says which file to delete.
+included. S3 has no locks: there the run has an owner (see `jobs.run_owner`), and the lock file is in this machine's
+cache folder, where it proves that an owner from here is dead.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
+import re
 import socket
-import time
-import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.errors import EnvironmentNotReady
-from jobs.storage import AlreadyExists, NotFound, Storage, cache_dir
+from jobs.run_owner import Hold, RunBusy, Superseded, owned, read_owner
+from jobs.storage import Storage, cache_dir
 from jobs.storage_errors import explained
 
+__all__ = ["Hold", "Holder", "RunBusy", "Superseded", "exclusive", "file_lock", "holder"]
+
 LOCK = ".lock"
-OWNER = "owner.json"
+_KERNEL_LOCKS = Path("/proc/locks")
 
 
-class RunBusy(EnvironmentNotReady):
-    """Another process is working on the run. Exit code 3."""
+@dataclass(frozen=True)
+class Holder:
+    """The process that works on a run."""
+
+    pid: int
+    host: str
+    is_here: bool
+    """Whether it is a process of this machine, which is then known to be alive."""
 
 
 @contextmanager
-def exclusive(storage: Storage, rel: str) -> Iterator[None]:
-    """Hold the run directory `rel` for this process alone; raises RunBusy at once if another holds it."""
+def exclusive(storage: Storage, rel: str, *, take_over: bool = False) -> Iterator[Hold | None]:
+    """Hold the run directory `rel` for this process alone; raises RunBusy at once if another holds it.
+
+    `take_over` supersedes an owner on another machine, who then cannot publish any more. Only on S3 there is such a
+    fence and a Hold: on a disk the kernel knows who is alive.
+    """
     address = storage.address(rel)
-    if storage.is_local:
-        with _not_busy(storage.local_path(f"{rel}/{LOCK}"), address):
-            yield
-        return
-    digest = hashlib.sha256(address.encode()).hexdigest()[:16]
-    with _not_busy(cache_dir() / "locks" / f"{digest}{LOCK}", address):
-        _own(storage, f"{rel}/{OWNER}")
-        try:
-            yield
-        finally:
-            storage.delete_tree(f"{rel}/{OWNER}")
+    with _not_busy(_lock_file(storage, rel), address):
+        if storage.is_local:
+            yield None
+        else:
+            with owned(storage, rel, take_over=take_over) as hold:
+                yield hold
+
+
+def holder(storage: Storage, rel: str) -> Holder | None:
+    """Who works on the run directory `rel` now, as far as can be known from here; takes and disturbs no lock."""
+    pid = _flock_pid(_lock_file(storage, rel))
+    if pid is not None:
+        return Holder(pid, socket.gethostname(), is_here=True)
+    owner = None if storage.is_local else read_owner(storage, rel)
+    return Holder(owner.pid, owner.host, is_here=False) if owner and owner.held and not owner.is_here else None
 
 
 @contextmanager
@@ -60,6 +73,13 @@ def file_lock(path: Path, *, wait: bool) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _lock_file(storage: Storage, rel: str) -> Path:
+    if storage.is_local:
+        return storage.local_path(f"{rel}/{LOCK}")
+    digest = hashlib.sha256(storage.address(rel).encode()).hexdigest()[:16]
+    return cache_dir() / "locks" / f"{digest}{LOCK}"
 
 
 @contextmanager
@@ -76,22 +96,12 @@ def _not_busy(path: Path, address: str) -> Iterator[None]:
         yield
 
 
-def _own(storage: Storage, rel: str) -> None:
-    # The cache folder is part of the name: only who shares it can see the other's lock file.
-    machine = f"{socket.gethostname()} {uuid.getnode():012x} {cache_dir()}"
-    record = json.dumps({"machine": machine, "pid": os.getpid(), "since_unix_s": time.time()}).encode()
+def _flock_pid(path: Path) -> int | None:
+    """The process that has `path` under `flock`, by the kernel's own list: to ask by trying would be to lock it."""
     try:
-        storage.create(rel, record)
-    except AlreadyExists:
-        try:
-            owner = json.loads(storage.read(rel))
-        except NotFound:
-            raise RunBusy(
-                f"{storage.address(rel)}: another process took or left this run just now; try again"
-            ) from None
-        if owner["machine"] != machine:
-            raise RunBusy(
-                f"{storage.address(rel)}: process {owner['pid']} on {owner['machine'].split()[0]} is working on this "
-                "run; if that machine is gone, delete this file and try again"
-            ) from None
-        storage.write(rel, record)
+        inode, said = path.stat().st_ino, re.match(r"process (\d+) on", path.read_text(errors="replace"))
+    except FileNotFoundError:
+        return None
+    held = re.findall(rf"FLOCK\s+ADVISORY\s+WRITE\s+(\d+)\s+\S+:{inode}\s", _KERNEL_LOCKS.read_text())
+    # Both must agree: inode numbers are unique only within one file system.
+    return int(said.group(1)) if said and said.group(1) in held else None

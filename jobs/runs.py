@@ -12,8 +12,9 @@ import json
 import random
 import re
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,24 @@ from typing import Any
 from jobs.errors import EnvironmentNotReady, UsageError
 from jobs.events import Event, EventLog, read_events
 from jobs.redact import redact, redact_tree
-from jobs.run_lock import RunBusy, exclusive
+from jobs.run_lock import Hold, RunBusy, exclusive
 from jobs.storage import AlreadyExists, NotFound, Storage
 
-__all__ = ["Event", "EventLog", "Run", "RunBusy", "git_revision", "latest", "new_run_id", "read_events", "run_ids"]
+__all__ = [
+    "End",
+    "Event",
+    "EventLog",
+    "Run",
+    "RunBusy",
+    "ended",
+    "git_revision",
+    "job_of",
+    "last_end",
+    "latest",
+    "new_run_id",
+    "read_events",
+    "run_ids",
+]
 
 CONFIG = "config.yaml"
 RESULT = "result.json"
@@ -49,6 +64,10 @@ class Run:
     def __init__(self, storage: Storage, run_id: str) -> None:
         self.storage = storage
         self.id = run_id
+        self.hold: Hold | None = None
+        """What `confirm` asks, while this process or one that it works for holds the run on S3."""
+        self.supersedes = False
+        """Whether `lock` takes the run over from a process on another machine."""
 
     @classmethod
     def create(
@@ -74,6 +93,21 @@ class Run:
         raise EnvironmentNotReady(f"{storage.address(_RUNS)}: {_ID_ATTEMPTS} run ids in a row were taken; try again")
 
     @classmethod
+    def attempt(cls, storage: Storage, run_id: str, config_yaml: str) -> Run:
+        """The run of this id, made by whoever submitted it or by an earlier attempt, or else made now.
+
+        Attempts are started one after the other, so this one supersedes what is still at work. Raises UsageError for
+        what cannot be an id.
+        """
+        if not _RUN_ID.fullmatch(run_id):
+            raise UsageError(f"{run_id!r} cannot be a run id; they look like train-20261122-101500-3fa9")
+        run = cls(storage, run_id)
+        run.supersedes = True
+        with suppress(AlreadyExists):
+            storage.create(run.path(CONFIG), redact(config_yaml).encode())
+        return run
+
+    @classmethod
     def open(cls, storage: Storage, run_id: str) -> Run:
         """An existing run. Raises UsageError naming the nearest ids for an unknown one."""
         if _RUN_ID.fullmatch(run_id) and storage.exists(f"{_RUNS}/{run_id}/{CONFIG}"):
@@ -82,6 +116,11 @@ class Run:
         near = difflib.get_close_matches(run_id, known, n=3, cutoff=0.6) or known[-3:]
         hint = f"did you mean {', '.join(near)}?" if near else "there are no runs yet"
         raise UsageError(f"{storage.address(_RUNS)}: no run {run_id!r}; {hint}")
+
+    @property
+    def job(self) -> str:
+        """What kind of work it is."""
+        return job_of(self.id)
 
     def path(self, *parts: str) -> str:
         """`parts` below the run directory, relative to the storage."""
@@ -106,15 +145,43 @@ class Run:
 
         Raises RunBusy if another process holds it.
         """
-        with exclusive(self.storage, self.path()):
+        with exclusive(self.storage, self.path(), take_over=self.supersedes) as self.hold:
             self.storage.remove_leftovers(self.path())
-            yield
+            try:
+                yield
+            finally:
+                self.hold = None
+
+    def share(self) -> str | None:
+        """What `join` needs in another process that works for the holder."""
+        return f"{self.hold.attempt} {self.hold.token}" if self.hold else None
+
+    def join(self, shared: str | None) -> None:
+        """Work for the process that holds the run, until it loses it."""
+        if shared:
+            attempt, token = shared.split()
+            self.hold = Hold(self.storage, self.path(), token, int(attempt))
+
+    def confirm(self) -> None:
+        """Raise Superseded if a later attempt took the run over; asked before anything is published into it."""
+        if self.hold:
+            self.hold.confirm()
+
+    def publish(self, local: Path, *parts: str) -> None:
+        """Publish a folder at `parts` below the run directory (`Storage.publish_tree`), if the run is still ours."""
+        self.storage.publish_tree(local, self.path(*parts), confirm=self.confirm)
+
+    def discard(self) -> None:
+        """Delete a run that bad input ended, to leave nothing behind; a cluster's stays for who submitted it."""
+        if not self.supersedes:
+            self.storage.delete_tree(self.path())
 
     def finish(self, result: dict[str, Any]) -> None:
         """Write `result.json`, the last file of the run, and let `runs/latest` name it. Secrets are masked."""
         text = json.dumps(redact_tree(result), ensure_ascii=False, allow_nan=False, indent=2)
+        self.confirm()
         self.storage.write(self.path(RESULT), f"{text}\n".encode())
-        for pointer in (_pointer(None), _pointer(_job(self.id))):
+        for pointer in (_pointer(None), _pointer(job_of(self.id))):
             self.storage.write(pointer, f"{self.id}\n".encode())
 
     def result(self) -> dict[str, Any]:
@@ -126,6 +193,29 @@ class Run:
                 f"{self.address()}: did not finish (it has no {RESULT}); resume it or choose another run"
             ) from None
         return result
+
+
+@dataclass(frozen=True)
+class End:
+    """How the last attempt at an unfinished run ended, as it said itself."""
+
+    kind: str
+    """Name of the exception type: Interrupted, Diverged, …"""
+    reason: str
+    exit_code: int | None
+
+
+def last_end(run: Run) -> End | None:
+    """The end that is on record after everything else; None if the run goes on or was cut off."""
+    return ended(read_events(run))
+
+
+def ended(events: Sequence[Event]) -> End | None:
+    """The end that `events` close with, if they do."""
+    if not events or events[-1].kind != "failed":
+        return None
+    last = events[-1].fields
+    return End(last["type"], last["reason"], last.get("exit_code"))
 
 
 def run_ids(storage: Storage) -> list[str]:
@@ -155,7 +245,8 @@ def git_revision() -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def _job(run_id: str) -> str:
+def job_of(run_id: str) -> str:
+    """The job that a run id names."""
     return run_id.rsplit("-", 3)[0]
 
 

@@ -20,6 +20,14 @@ Address = Annotated[str, Field(min_length=1), AfterValidator(_no_credentials)]
 """A path, `file://`, `s3://` or `http(s)://` address without credentials in it."""
 
 
+class Uploaded:
+    """Marks a field that names input: where a run leaves this machine, what is local goes along (jobs/cluster)."""
+
+
+InputAddress = Annotated[Address, Uploaded()]
+"""An address that is read from: file, folder or glob of this machine, or remote."""
+
+
 class Section(BaseModel):
     """Base of every node of the tree: frozen, closed against unknown keys, finite numbers only."""
 

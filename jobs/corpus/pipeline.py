@@ -96,7 +96,7 @@ class _Preparation:
                 datasheet.write(outcome, self.settings, code, documents)
                 self.here.finish("publish", 0, {})
                 output.publish(self.here, outcome.parts, documents)
-                self.run.storage.publish_tree(documents, self.run.path("report"))
+                self.run.publish(documents, "report")
         self.here.storage.delete_tree("")
         return {
             "output": output.address,

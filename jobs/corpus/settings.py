@@ -6,13 +6,13 @@ from __future__ import annotations
 from pydantic import Field
 
 from jobs.corpus.cleaning_settings import CleaningSettings
-from jobs.section import Address, Section
+from jobs.section import Address, InputAddress, Section
 
 
 class CorpusSettings(Section):
     """From raw text to a training set."""
 
-    source: tuple[Address, ...] = ()
+    source: tuple[InputAddress, ...] = ()
     """Files, folders, globs, `file://…` or `s3://…`: plain text, JSONL, CSV, Parquet and HTML, also `.gz` and `.zst`.
     `INPUT=` sets it."""
     output: Address | None = None
@@ -25,7 +25,7 @@ class CorpusSettings(Section):
     """Jaccard similarity of two rows' 5-syllable shingles from which on the later one is dropped. It is estimated from
     112 hashes (standard error 0.04), so that nearly all pairs at 0.85 and few at 0.65 are taken. 1 drops only rows that
     differ in nothing but case, spaces and punctuation."""
-    evaluation: tuple[Address, ...] = ("jobs/data/eval",)
+    evaluation: tuple[InputAddress, ...] = ("jobs/data/eval",)
     """Evaluation sets, as in `source`: a row that shares a run of syllables with any of their texts is dropped."""
     evaluation_overlap_syllables: int = Field(13, ge=5, le=100)
     """Length of that run, in Hangul syllables with everything else removed (GPT-3, Brown et al. 2020, appendix C, takes

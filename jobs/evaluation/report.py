@@ -30,7 +30,7 @@ def publish(
         (target / "report.json").write_text(text + "\n", encoding="utf-8")
         (target / "report.md").write_text(redact(markdown(run.id, result, summary, outcomes)), encoding="utf-8")
         chart.draw(summary, target / "comparison.png")
-        run.storage.publish_tree(target, run.path("report"))
+        run.publish(target, "report")
 
 
 def markdown(

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from jobs.section import Address, Section
+from jobs.section import InputAddress, Section
 
 
 class EvaluateSettings(Section):
     """Which models `make evaluate` compares, and on what."""
 
-    subject: Address | None = None
+    subject: InputAddress | None = None
     """Model under test: id of a training run, folder, hub id (`org/name`), `s3://…` or `package:…`; none means the
     training run that finished last. A folder may hold an adapter."""
-    against: Address | None = None
+    against: InputAddress | None = None
     """Second model, named like the first; none means the untouched base of the subject's adapter."""
     benchmarks: tuple[str, ...] = Field(("held-out", "choices", "prompts"), min_length=1)
     """Any of `held-out`, `choices`, `prompts`, `kmmlu-cot`, `kobest`, `kmmlu`, `haerae`."""
-    held_out: Address | None = None
+    held_out: InputAddress | None = None
     """Rows whose loss is measured, in any form that `data.source` takes; none means the rows that the subject's run
     held out."""
-    choices: Address = "jobs/data/eval/choices_ko.jsonl"
+    choices: InputAddress = "jobs/data/eval/choices_ko.jsonl"
     """Four-way questions; `FORMAT.md` beside the default describes the keys."""
-    prompts: Address = "jobs/data/eval/prompts_ko.jsonl"
+    prompts: InputAddress = "jobs/data/eval/prompts_ko.jsonl"
     """Prompts with checkable answers, described there too."""
-    harness_data: Address | None = None
+    harness_data: InputAddress | None = None
     """Folder with the data sets of `kobest`, `kmmlu` and `haerae` as `hf download --local-dir` lays them out, in
     subfolders `kobest_v1`, `KMMLU` and `HAE_RAE_BENCH`; none means the hub (with HF_HUB_OFFLINE=1: its local cache)."""
     max_rows: int | None = Field(None, ge=1)

@@ -45,7 +45,7 @@ def keep(run: Run, step: int, loss: float, folder: Path, count: int) -> None:
 
     For the one process that trains the run alone; with several, Ray Train does it.
     """
-    run.storage.publish_tree(folder, run.path("checkpoints", name_of(step)))
+    run.publish(folder, "checkpoints", name_of(step))
     known = scores(read_events(run)) | {step: loss}
     for other in surplus(steps(run), known, count):
         run.storage.delete_tree(run.path("checkpoints", name_of(other)))

@@ -16,6 +16,7 @@ from jobs.backends import choose
 from jobs.errors import Diverged, EnvironmentNotReady, HaetsalError, Interrupted, RemoteError, UsageError
 from jobs.manifest import write_manifest
 from jobs.ray_session import start_ray
+from jobs.run_lock import Superseded
 from jobs.runs import Run, read_events
 from jobs.settings import Settings, from_tree
 from jobs.storage import Storage
@@ -81,7 +82,8 @@ def run_on_workers(settings: Settings, run: Run, show: Show) -> dict[str, Any]:
     start_ray()
     trainer = TorchTrainer(
         _on_worker,
-        train_loop_config={"settings": settings.model_dump(mode="json"), "root": run.storage.root, "run": run.id},
+        train_loop_config={"settings": settings.model_dump(mode="json"), "root": run.storage.root, "run": run.id}
+        | {"hold": run.share()},
         scaling_config=ScalingConfig(
             num_workers=scaling.workers,
             use_gpu=scaling.gpus_per_worker > 0,
@@ -120,6 +122,11 @@ def _on_worker(config: dict[str, Any]) -> dict[str, Any] | HaetsalError:
     context = ray.train.get_context()
     settings = from_tree(config["settings"], "settings of the run")
     run = Run.open(Storage(config["root"]), config["run"])
+    run.join(config["hold"])
+    try:
+        run.confirm()
+    except Superseded as error:
+        return error  # lost for good. Met later, by rank 0 alone, it is raised: that ends all ranks and comes here
     rank = context.get_world_rank()
 
     def report(metrics: dict[str, float], folder: Path) -> None:
@@ -127,6 +134,7 @@ def _on_worker(config: dict[str, Any]) -> dict[str, Any] | HaetsalError:
         checkpoint = None
         if rank == 0:
             write_manifest(folder)
+            run.confirm()
             checkpoint = ray.train.Checkpoint.from_directory(folder)
         ray.train.report(metrics, checkpoint=checkpoint, checkpoint_dir_name=name)
 

@@ -89,7 +89,7 @@ def loop(settings: Settings, run: Run, worker: Worker) -> dict[str, Any]:
                 lambda tree: _Session(tree, run, worker, folder, events).train_and_publish(),
             )
         except HaetsalError as error:
-            events.append("failed", type=type(error).__name__, reason=str(error))
+            events.append("failed", type=type(error).__name__, reason=str(error), exit_code=error.exit_code)
             raise
         events.append("result", **result)
         return result
@@ -209,7 +209,7 @@ class _Session:
             product = scratch / "model"
             backend.save(model, product)
             tokenizer.save_pretrained(product)
-            self.run.storage.publish_tree(product, self.run.path("model"))
+            self.run.publish(product, "model")
         result = {
             "steps": trainer.state.global_step,
             "best_step": best.step if best else trainer.state.global_step,

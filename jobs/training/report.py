@@ -83,7 +83,7 @@ def publish(run: Run, result: dict[str, Any], comparison: Comparison, events: Ev
         (target / "report.json").write_text(redact(text) + "\n", encoding="utf-8")
         (target / "report.md").write_text(redact(_markdown(run.id, result, comparison)), encoding="utf-8")
         plot_curve(curve(events), result["base_loss"], target / "loss.png")
-        run.storage.publish_tree(target, run.path("report"))
+        run.publish(target, "report")
 
 
 def curve(events: EventLog) -> dict[str, dict[int, float]]:

@@ -79,7 +79,7 @@ def publish(settings: Settings, run: Run, result: Mapping[str, Any], found: Mapp
         text = json.dumps({"result": result, "trials": trials}, ensure_ascii=False, indent=2)
         (target / "report.json").write_text(redact(text) + "\n", encoding="utf-8")
         (target / "report.md").write_text(redact(_markdown(run, result, found, drawn)), encoding="utf-8")
-        run.storage.publish_tree(target, run.path("report"))
+        run.publish(target, "report")
 
 
 def _markdown(run: Run, result: Mapping[str, Any], found: Mapping[int, Trial], drawn: list[str]) -> str:

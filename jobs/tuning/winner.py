@@ -53,7 +53,7 @@ def publish(run: Run, trial: Trial) -> None:
         for pattern in _TRAINING_STATE:
             for file in folder.glob(pattern):
                 file.unlink()
-        run.storage.publish_tree(folder, run.path("model"))
+        run.publish(folder, "model")
     run.storage.write(run.path(BEST), overlay(run, trial).encode())
 
 

@@ -10,7 +10,6 @@ from cdktn_provider_helm.release import Release
 
 from terraform.addons import values
 from terraform.backend import use_s3_state
-from terraform.platform.registry import registry_host
 from terraform.platform.stack import Platform
 from terraform.settings import Environment, Kind
 from terraform.storage.stack import Storage
@@ -42,7 +41,7 @@ def aws_addons_stack(
     aws = values.Aws(
         cluster_name=cluster.name,
         region=environment.region,
-        registry=registry_host(environment),
+        registry=environment.registry,
         data_bucket=storage.buckets.data.resource.id,
         artifacts_bucket=storage.buckets.artifacts.resource.id,
         backups_bucket=storage.buckets.backups.resource.id,

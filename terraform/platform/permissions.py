@@ -1,6 +1,7 @@
 """What each workload may do: pure functions from the resources' ARNs to policy statements, one workload each.
 
-Bucket layout: data holds raw/ and datasets/; artifacts holds runs/ (run directories) and mlflow/ (MLflow's own files).
+Bucket layout: data holds raw/ and datasets/; artifacts holds runs/ (run directories),
+inputs/ (what a submission brought along) and mlflow/ (MLflow's own files).
 """
 
 from dataclasses import dataclass
@@ -86,7 +87,8 @@ def _train(targets: Targets) -> tuple[Statement, ...]:
     return (
         _list("ListDatasets", targets.data, "datasets/"),
         Statement("ReadDatasets", ("s3:GetObject",), (f"{targets.data}/datasets/*",)),
-        _list("ListRuns", targets.artifacts, "runs/", "mlflow/"),
+        _list("ListRuns", targets.artifacts, "runs/", "inputs/", "mlflow/"),
+        Statement("ReadInputs", ("s3:GetObject",), (f"{targets.artifacts}/inputs/*",)),
         Statement("WriteRuns", READ_WRITE, (f"{targets.artifacts}/runs/*", f"{targets.artifacts}/mlflow/*")),
         _use_key(targets, "kms:Decrypt", "kms:GenerateDataKey"),
     )
@@ -97,7 +99,8 @@ def _preprocess(targets: Targets) -> tuple[Statement, ...]:
         _list("ListCorpora", targets.data, "raw/", "datasets/"),
         Statement("ReadCorpora", ("s3:GetObject",), (f"{targets.data}/raw/*",)),
         Statement("WriteDatasets", READ_WRITE, (f"{targets.data}/datasets/*",)),
-        _list("ListRuns", targets.artifacts, "runs/"),
+        _list("ListRuns", targets.artifacts, "runs/", "inputs/"),
+        Statement("ReadInputs", ("s3:GetObject",), (f"{targets.artifacts}/inputs/*",)),
         Statement("WriteRuns", READ_WRITE, (f"{targets.artifacts}/runs/*",)),
         _use_key(targets, "kms:Decrypt", "kms:GenerateDataKey"),
     )

@@ -46,11 +46,6 @@ _LIFECYCLE = json.dumps(
 )
 
 
-def registry_host(environment: Environment) -> str:
-    """The account's registry, with the environment's path: `<registry>/<image>:<tag>`."""
-    return f"{environment.account_id}.dkr.ecr.{environment.region}.amazonaws.com/{environment.cluster_name}"
-
-
 def add_registry(stack: TerraformStack, environment: Environment, key: KmsKey) -> None:
     """One repository per image: scanned on push, tags immutable, old releases expired."""
     for image in IMAGES:
@@ -64,4 +59,4 @@ def add_registry(stack: TerraformStack, environment: Environment, key: KmsKey) -
             force_delete=True,  # images are rebuilt from the repository's source; data is not
         )
         EcrLifecyclePolicy(stack, f"image-{image}-lifecycle", repository=repository.name, policy=_LIFECYCLE)
-    TerraformOutput(stack, "registry", value=registry_host(environment), description="where images are pushed")
+    TerraformOutput(stack, "registry", value=environment.registry, description="where images are pushed")

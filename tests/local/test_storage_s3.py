@@ -10,6 +10,7 @@ import pytest
 import requests
 
 from jobs.errors import IntegrityError, RemoteError
+from jobs.run_owner import read_owner
 from jobs.runs import EventLog, Run, RunBusy, latest, read_events
 from jobs.storage import AlreadyExists, NotFound, Storage, StorageError
 
@@ -98,12 +99,13 @@ def test_run_goes_its_whole_way(storage: Storage) -> None:
     run.finish({"perplexity": 3.5})
 
     assert [event.seq for event in read_events(Run.open(storage, latest(storage, "train")))] == [1, 2]
-    assert storage.list(run.path()) == ["config.yaml", "events.jsonl", "result.json"]
+    assert storage.list(run.path()) == ["config.yaml", "events.jsonl", "owner.json", "result.json"]
     assert not log.path.exists()
 
 
 _CRASH = """
 import os, signal, sys
+from jobs.run_owner import read_owner
 from jobs.runs import EventLog, Run
 from jobs.storage import Storage
 
@@ -128,7 +130,8 @@ def test_killed_owner_is_replaced_and_its_spooled_events_survive(storage: Storag
         log.append("resumed")
 
     assert [event.kind for event in read_events(run)] == ["published", "spooled", "resumed"]
-    assert not storage.exists(run.path("owner.json"))
+    owner = read_owner(storage, run.path())
+    assert owner and owner.attempt == 2 and not owner.held
 
 
 def test_spool_gives_way_to_what_another_machine_published(storage: Storage) -> None:
@@ -151,7 +154,7 @@ def test_owner_on_another_machine_is_respected(
             pass  # the same machine: its lock file says so
         # Another cache folder is to us what another machine is: its lock files cannot be seen.
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other machine"))
-        with pytest.raises(RunBusy, match=r"owner\.json: process \d+ on .*delete this file"), run.lock():
+        with pytest.raises(RunBusy, match=r"process \d+ on .*TAKE_OVER=1"), run.lock():
             pass
 
 

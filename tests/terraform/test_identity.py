@@ -14,9 +14,14 @@ READ, PUT, DELETE = "s3:GetObject", "s3:PutObject", "s3:DeleteObject"
 ABORT, PARTS = "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"
 WRITE = {READ, PUT, DELETE, ABORT, PARTS}
 EXPECTED_OBJECT_ACCESS = {
-    "train": {("data/datasets/*", READ), *((f"artifacts/{p}/*", a) for p in ("runs", "mlflow") for a in WRITE)},
+    "train": {
+        ("data/datasets/*", READ),
+        ("artifacts/inputs/*", READ),
+        *((f"artifacts/{p}/*", a) for p in ("runs", "mlflow") for a in WRITE),
+    },
     "preprocess": {
         ("data/raw/*", READ),
+        ("artifacts/inputs/*", READ),
         *((place, a) for place in ("data/datasets/*", "artifacts/runs/*") for a in WRITE),
     },
     "serve": {("artifacts/runs/*", READ), ("artifacts/mlflow/*", READ)},

@@ -1,0 +1,1 @@
+"""Runs on a Kubernetes cluster: the same settings and code as here, inside a RayJob (see `jobs.submit`)."""
