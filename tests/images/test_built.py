@@ -31,7 +31,6 @@ VERSIONS = load_versions()
 LOCAL_BASE = "localhost/haetsal/base:local"
 LARGEST_MB = {"job-cpu": 3200, "job-gpu": 8500, "ops": 700}
 """Uncompressed. Ray's own GPU image is above 10 GB, without what this project adds to it."""
-SITE = "import sysconfig; print(sysconfig.get_path('purelib'))"
 
 IMPORTED = """
 import importlib, pkgutil, sys
