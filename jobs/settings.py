@@ -12,7 +12,7 @@ import re
 import shlex
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
@@ -204,8 +204,16 @@ class Settings(Section):
         return self
 
 
+Tree = TypeVar("Tree", bound=Section)
+
+
 def load(config: Path | None = None, overrides: str = "") -> Settings:
-    """Read `config` (none: all defaults), apply `overrides` (`"a.b=c d.e=f @overlay.yaml"`) and validate.
+    """`load_tree` for the settings of a run."""
+    return load_tree(Settings, config, overrides)
+
+
+def load_tree(root: type[Tree], config: Path | None = None, overrides: str = "") -> Tree:
+    """Read `config` (none: all defaults), apply `overrides` (`"a.b=c d.e=f @overlay.yaml"`) and validate as a `root`.
 
     Raises UsageError naming file, key and remedy for anything that is not a valid tree.
     """
@@ -215,15 +223,19 @@ def load(config: Path | None = None, overrides: str = "") -> Settings:
             _merge(tree, _read_yaml(Path(item[1:])))
         else:
             _assign(tree, item)
-    return from_tree(tree, f"{config or 'defaults'}{' + SET' if overrides else ''}")
+    return _validated(root, tree, f"{config or 'defaults'}{' + SET' if overrides else ''}")
 
 
 def from_tree(tree: dict[str, Any], where: str) -> Settings:
     """Validate a nested dictionary. `where` names its origin in the UsageError that a wrong one raises."""
+    return _validated(Settings, tree, where)
+
+
+def _validated(root: type[Tree], tree: dict[str, Any], where: str) -> Tree:
     try:
-        return Settings.model_validate(tree)
+        return root.model_validate(tree)
     except ValidationError as error:
-        lines = [_explain(dict(detail)) for detail in error.errors(include_url=False)]
+        lines = [_explain(root, dict(detail)) for detail in error.errors(include_url=False)]
         raise UsageError(f"{where}: " + "; ".join(lines)) from None
 
 
@@ -301,11 +313,11 @@ def _assign(tree: dict[str, Any], item: str) -> None:
     tree[leaf] = value
 
 
-def _explain(detail: dict[str, Any]) -> str:
+def _explain(root: type[Section], detail: dict[str, Any]) -> str:
     location = [str(part) for part in detail["loc"]]
     key = ".".join(location) or "settings"
     if detail["type"] == "extra_forbidden":
-        known = _known_keys(location[:-1])
+        known = _known_keys(root, location[:-1])
         near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
         return f"{key}: unknown key; {hint}"
@@ -315,8 +327,8 @@ def _explain(detail: dict[str, Any]) -> str:
     return f"{key}: {message} (got {detail['input']!r})" if "credentials" not in message else f"{key}: {message}"
 
 
-def _known_keys(location: list[str]) -> list[str]:
-    node: Any = Settings
+def _known_keys(root: type[Section], location: list[str]) -> list[str]:
+    node: Any = root
     for part in location:
         node = get_args(node)[1] if get_origin(node) is dict else node.model_fields[part].annotation
         members = get_args(node) if get_origin(node) in (Union, UnionType) else (node,)
