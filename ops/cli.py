@@ -1,4 +1,4 @@
-"""What the commands of `ops` share: settings from the command line, and the three things that every one of them opens."""
+"""What the commands of `ops` share: settings from the command line, and what every one of them opens."""
 
 from __future__ import annotations
 

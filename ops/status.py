@@ -1,4 +1,4 @@
-"""The last results of backup, retention and drill, as Prometheus text in one ConfigMap that the health checker serves."""
+"""Last results of backup, retention and drill: Prometheus text in one ConfigMap, which the health checker serves."""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ def _parse(payload: bytes, where: str) -> Manifest:
 
 
 def newest(objects: Objects, sealing: Sealing) -> Manifest | None:
-    """The newest Completed backup. Raises IntegrityError if a newer manifest is damaged: that is for a person to see."""
+    """The newest Completed backup. A newer manifest that is damaged raises IntegrityError: a person must see it."""
     for backup_id in reversed(backup_ids(objects)):
         manifest = read(objects, backup_id, sealing)
         if manifest.state is State.COMPLETED:

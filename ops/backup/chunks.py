@@ -1,7 +1,7 @@
 """A long stream cut where its content says, so that a change moves only the cuts near it.
 
-A cut is made after a line whose checksum ends in enough zero bits, which holds for the same lines whatever stands before
-them: rows inserted into a dump change one or two pieces, and all later ones are found in the store already.
+A cut is made after a line whose checksum ends in enough zero bits, which holds for the same lines whatever stands
+before them: rows inserted into a dump change one or two pieces, and all later ones are found in the store already.
 """
 
 from __future__ import annotations

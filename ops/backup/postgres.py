@@ -93,7 +93,7 @@ class Postgres:
 
     def drop_scratch(self, prefix: str) -> None:
         """Drop what killed drills left: databases whose name begins with `prefix`."""
-        for name in self._ask(f"SELECT datname FROM pg_database WHERE starts_with(datname, '{prefix}')"):  # noqa: S608
+        for name in self._ask(f"SELECT datname FROM pg_database WHERE starts_with(datname, '{prefix}')"):
             self._ask(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
     def _command(self, program: str, *options: str) -> list[str]:
@@ -217,12 +217,12 @@ def _counts(ask: Any) -> dict[str, int]:
     tables = ask("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")
     if not tables:
         return {}
-    union = " UNION ALL ".join(f"SELECT '{table}', count(*) FROM public.\"{table}\"" for table in tables)  # noqa: S608
+    union = " UNION ALL ".join(f"SELECT '{table}', count(*) FROM public.\"{table}\"" for table in tables)
     return {name: int(count) for name, _, count in (line.rpartition("|") for line in ask(union))}
 
 
 def _table(ask: Any, sql: str) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = json.loads("".join(ask(f"SELECT coalesce(json_agg(t), '[]') FROM ({sql}) t")))  # noqa: S608
+    rows: list[dict[str, Any]] = json.loads("".join(ask(f"SELECT coalesce(json_agg(t), '[]') FROM ({sql}) t")))
     return rows
 
 
@@ -230,7 +230,7 @@ def _compare(rows: dict[str, int]) -> str:
     """SQL that raises unless the dump was complete and every table has its rows."""
     checks = " ".join(
         f"""SELECT count(*) INTO n FROM public."{table}"; IF n <> {count} THEN
-        RAISE EXCEPTION 'haetsal: % has % rows, the backup {count}', '{table}', n; END IF;"""  # noqa: S608
+        RAISE EXCEPTION 'haetsal: % has % rows, the backup {count}', '{table}', n; END IF;"""
         for table, count in rows.items()
     )
     complete = """IF current_setting('haetsal.complete', true) IS DISTINCT FROM 'yes' THEN
@@ -244,7 +244,7 @@ def _mark(backup_id: str) -> str:
 
 def _explain(program: str, where: str, said: str) -> EnvironmentNotReady | IntegrityError | RemoteError:
     line = next((line for line in said.splitlines() if line.strip()), "it failed without a word")
-    if "haetsal:" in said or "relation" in said and "does not exist" in said or program == "pg_restore":
+    if "haetsal:" in said or ("relation" in said and "does not exist" in said) or program == "pg_restore":
         return IntegrityError(f"{where}: the dump is not whole, nothing was changed ({line})")
     if "lock timeout" in said:
         return EnvironmentNotReady(f"{where}: somebody uses the database; stop MLflow, then restore again ({line})")

@@ -67,7 +67,7 @@ def backup(settings: OpsSettings, cluster: Cluster, objects: Objects, sealing: S
         except HaetsalError as error:
             _record_failure(objects, backup_id, error)
             raise
-        status.publish(cluster, namespace, "backup", _exposition(result))
+        _publish(cluster, namespace, result)
     return result
 
 
@@ -140,7 +140,8 @@ def _record_failure(objects: Objects, backup_id: str, error: HaetsalError) -> No
         _log.warning("%s: its failure cannot be recorded now: %s", backup_id, second)
 
 
-def _exposition(result: Result) -> str:
+def _publish(cluster: Cluster, namespace: str, result: Result) -> None:
+    """The time of the newest Completed backup has a key of its own: a PartiallyFailed one must not replace it."""
     manifest = result.manifest
     values = {
         "backup_duration_seconds": (manifest.finished - manifest.started).total_seconds(),
@@ -148,6 +149,7 @@ def _exposition(result: Result) -> str:
         "backup_sent_bytes": float(result.sent_bytes),
         "backup_partially_failed": float(manifest.state is not State.COMPLETED),
     }
+    status.publish(cluster, namespace, "backup", status.exposition(values, _HELP))
     if manifest.state is State.COMPLETED:
-        values["backup_last_successful_timestamp_seconds"] = manifest.finished.timestamp()
-    return status.exposition(values, _HELP)
+        fresh = {"backup_last_successful_timestamp_seconds": manifest.finished.timestamp()}
+        status.publish(cluster, namespace, "backup-success", status.exposition(fresh, _HELP))

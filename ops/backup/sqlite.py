@@ -48,8 +48,10 @@ class Sqlite:
             if "alembic_version" not in rows:
                 return Found(rows=rows)
             revision = str(connection.execute("SELECT version_num FROM alembic_version").fetchone()[0])
-            mark = connection.execute(f"SELECT backup FROM {_MARK}").fetchone() if _MARK in _tables(connection) else None  # noqa: S608
-            return Found(revision, mark and str(mark[0]), rows)
+            mark = None
+            if _MARK in _tables(connection):
+                mark = str(connection.execute(f"SELECT backup FROM {_MARK}").fetchone()[0])
+            return Found(revision, mark, rows)
 
     def restore(self, dump: Iterator[bytes], rows: dict[str, int], backup_id: str) -> None:
         """The dump becomes a file, is checked, and is then copied over the database in one transaction."""
@@ -66,8 +68,8 @@ class Sqlite:
                     raise IntegrityError(f"{self._path}: the dump is not whole, nothing was changed")
                 with source:
                     source.execute(f"CREATE TABLE IF NOT EXISTS {_MARK} (backup TEXT)")
-                    source.execute(f"DELETE FROM {_MARK}")  # noqa: S608
-                    source.execute(f"INSERT INTO {_MARK} VALUES (?)", (backup_id,))  # noqa: S608
+                    source.execute(f"DELETE FROM {_MARK}")
+                    source.execute(f"INSERT INTO {_MARK} VALUES (?)", (backup_id,))
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 with self._open(create=True) as target:
                     source.backup(target)
@@ -99,14 +101,14 @@ def _temporary() -> Iterator[Path]:
 
 
 def _tables(connection: sqlite3.Connection) -> list[str]:
-    found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY 1")
-    return [str(name) for (name,) in found]
+    sql = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY 1"
+    return [str(name) for (name,) in connection.execute(sql)]
 
 
 def _counts(connection: sqlite3.Connection) -> dict[str, int]:
     """Rows by table; the mark is no data."""
     tables = [table for table in _tables(connection) if table != _MARK]
-    return {table: int(connection.execute(f'SELECT count(*) FROM "{table}"').fetchone()[0]) for table in tables}  # noqa: S608
+    return {table: int(connection.execute(f'SELECT count(*) FROM "{table}"').fetchone()[0]) for table in tables}
 
 
 def _table(connection: sqlite3.Connection, sql: str) -> list[dict[str, Any]]:
