@@ -16,7 +16,6 @@ from jobs.errors import IntegrityError, RemoteError
 from ops import status
 from ops.backup.database import Database, open_database, rows_from
 from ops.backup.objects import Objects
-from ops.backup.postgres import Postgres
 from ops.backup.sealing import Sealing
 from ops.cli import opened
 from ops.kube import Cluster, Missing
@@ -137,7 +136,7 @@ def _sweep(cluster: Cluster, home: str, source: Database | None) -> None:
             for event in cluster.watch("", "Namespace", min(left_s, 10)):
                 if event["metadata"]["name"] == name and not _is_there(cluster, name):
                     break
-    if isinstance(source, Postgres):
+    if source:
         source.drop_scratch(_DATABASE)
 
 

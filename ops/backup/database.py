@@ -59,6 +59,9 @@ class Database(Protocol):
     def restore(self, dump: Iterator[bytes], rows: dict[str, int], backup_id: str) -> None:
         """Replace everything by `dump`, all or nothing. Raises IntegrityError if the result has not `rows`."""
 
+    def drop_scratch(self, prefix: str) -> None:
+        """Drop what killed drills left: scratch databases whose name begins with `prefix`."""
+
     def scratch(self, name: str) -> AbstractContextManager[Database]:
         """An empty database beside this one, for a drill; dropped in the end."""
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import boto3
 from botocore.config import Config
@@ -17,9 +17,6 @@ from jobs.errors import UsageError
 from jobs.storage import NotFound, Storage
 from jobs.storage_errors import explained
 from ops.settings import StoreSettings
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
 
 
 @dataclass(frozen=True)
@@ -78,7 +75,7 @@ class S3Objects:
             retries={"mode": "standard", "total_max_attempts": settings.attempts},
         )
         with explained(self.root, "open"):
-            self.client: S3Client = boto3.client("s3", config=config)
+            self.client = boto3.client("s3", config=config)
 
     def put(self, name: str, data: bytes) -> None:
         with explained(f"{self.root}/{name}", "write", len(data)):
@@ -98,7 +95,8 @@ class S3Objects:
 
     def get(self, name: str) -> bytes:
         with explained(f"{self.root}/{name}", "read"):
-            return self.client.get_object(Bucket=self.bucket, Key=self.prefix + name)["Body"].read()
+            data: bytes = self.client.get_object(Bucket=self.bucket, Key=self.prefix + name)["Body"].read()
+            return data
 
     def list(self, prefix: str) -> Iterator[Stored]:
         with explained(f"{self.root}/{prefix}", "list"):

@@ -92,7 +92,6 @@ class Postgres:
             self._ask(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
     def drop_scratch(self, prefix: str) -> None:
-        """Drop what killed drills left: databases whose name begins with `prefix`."""
         for name in self._ask(f"SELECT datname FROM pg_database WHERE starts_with(datname, '{prefix}')"):
             self._ask(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 

@@ -74,6 +74,9 @@ class Sqlite:
                 with self._open(create=True) as target:
                     source.backup(target)
 
+    def drop_scratch(self, prefix: str) -> None:
+        """Scratch databases are temporary files, which the system cleans."""
+
     @contextmanager
     def scratch(self, name: str) -> Iterator[Database]:
         with tempfile.TemporaryDirectory(prefix=name) as folder:

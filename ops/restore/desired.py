@@ -55,10 +55,9 @@ def desired(kind: Kind, saved: Object, target: Target) -> Desired:
         return Desired(None, "its owner makes it")
     if kind.name not in target.api_versions:
         return Desired(None, f"this cluster has no {kind.name}")
-    if kind.name == "RayJob" and (saved.get("status") or {}).get("jobDeploymentStatus") in TERMINAL:
-        return Desired(
-            None, f"it had ended ({saved['status']['jobDeploymentStatus']}); created again it would run again"
-        )
+    state = (saved.get("status") or {}).get("jobDeploymentStatus")
+    if kind.name == "RayJob" and state in TERMINAL:
+        return Desired(None, f"it had ended ({state}); created again it would run again")
     body = _stripped(saved, target)
     notes: list[str] = []
     if kind.group == RAY:
