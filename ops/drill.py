@@ -1,4 +1,4 @@
-"""`make drill`: prove that the newest backup can be restored, in a namespace and a database of its own.
+"""`make drill`: prove that the newest backup can be restored, in a namespace and a database kept for that.
 
 Everything comes back asleep, is compared with the backup, and is removed again, also what an earlier drill left when it
 was killed. Age of the backup and time of the drill become metrics.
@@ -6,31 +6,31 @@ was killed. Age of the backup and time of the drill become metrics.
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 from jobs.cli import main, parser
-from jobs.errors import IntegrityError, RemoteError
+from jobs.errors import IntegrityError, RemoteError, UsageError
 from ops import status
 from ops.backup.database import Database, open_database, rows_from
 from ops.backup.objects import Objects
 from ops.backup.sealing import Sealing
 from ops.cli import opened
-from ops.kube import Cluster, Missing
+from ops.kinds import KINDS, Kind
+from ops.kube import Cluster
 from ops.lease import held
-from ops.restore.apply import apply, find_live, make_plan, observe_target, written
+from ops.restore.apply import apply, find_live, make_plan, observe_target, refuse_conflicts, written
 from ops.restore.content import Content, open_backup
-from ops.restore.desired import Target, comparable
+from ops.restore.desired import RESTORED_FROM, Target, comparable
 from ops.restore.fields import differences
 from ops.restore.plan import Plan, Policy
 from ops.settings import OpsSettings
 
 LEASE = "haetsal-drill"
-_LABEL = "haetsal.io/drill"
 _DATABASE = "haetsal_drill_"
-_DELETION_S = 300
 
 _HELP = {
     "restore_drill_last_success_timestamp_seconds": "When a drill last succeeded",
@@ -61,27 +61,28 @@ class Drilled:
 
 def drill(settings: OpsSettings, cluster: Cluster, objects: Objects, sealing: Sealing) -> Drilled:
     """Restore the newest Completed backup into scratch places. Raises IntegrityError if what came back differs."""
-    home = settings.cluster.namespace
+    home, scratch = settings.cluster.namespace, settings.drill.namespace
+    if home == scratch:
+        raise UsageError(f"drill.namespace {scratch}: is the platform's own, which a drill would empty")
     with held(cluster, home, LEASE, settings.cluster.lease_s):
         source = open_database(settings.mlflow.database) if settings.mlflow.database else None
-        _sweep(cluster, home, source)
+        _sweep(cluster, settings, source)
         begun_s = time.monotonic()
         content = open_backup(objects, sealing, "latest", settings.store.threads)
-        tail = content.manifest.id.rpartition("-")[2]
-        scratch = f"{home}-drill-{tail}"
         with ExitStack() as cleanup:
-            cleanup.callback(_sweep, cluster, home, source)
-            _make_namespace(cluster, scratch, home)
-            database = cleanup.enter_context(source.scratch(_DATABASE + tail)) if source else None
+            cleanup.callback(_sweep, cluster, settings, source)
+            name = _DATABASE + content.manifest.id.rpartition("-")[2]
+            database = cleanup.enter_context(source.scratch(name)) if source else None
             target = observe_target(cluster, scratch, content.manifest.id, asleep=True)
             plan = make_plan(cluster, content, target, Policy.FAIL, database, None)
+            refuse_conflicts(plan)
             apply(cluster, content, plan, target, Policy.FAIL, database)
             compared = _compare(cluster, content, plan, target, database)
             duration_s = time.monotonic() - begun_s
         now = objects.now()
         age_s = (now - content.manifest.finished).total_seconds()
-        rows = _rows(content)
-        result = Drilled(content.manifest.id, compared, len(plan.steps) - compared, rows, age_s, duration_s)
+        left_out = len(plan.steps) - compared
+        result = Drilled(content.manifest.id, compared, left_out, _rows(content), age_s, duration_s)
         values = {
             "restore_drill_last_success_timestamp_seconds": now.timestamp(),
             "restore_drill_duration_seconds": duration_s,
@@ -114,38 +115,32 @@ def _rows(content: Content) -> int:
     return sum(rows_from(item.detail["rows"]).values()) if item else 0
 
 
-def _make_namespace(cluster: Cluster, name: str, home: str) -> None:
-    body = {
-        "apiVersion": "v1",
-        "kind": "Namespace",
-        "metadata": {"name": name, "labels": {_LABEL: home}},
-    }
-    cluster.create("", body)
-
-
-def _sweep(cluster: Cluster, home: str, source: Database | None) -> None:
-    """Delete the scratch namespaces and databases of all drills for `home`, and wait until they are gone."""
-    deadline_s = time.monotonic() + _DELETION_S
-    for item in cluster.list("", "Namespace", labels=f"{_LABEL}={home}"):
-        name = item["metadata"]["name"]
-        cluster.delete("", "Namespace", name)
-        while _is_there(cluster, name):
+def _sweep(cluster: Cluster, settings: OpsSettings, source: Database | None) -> None:
+    """Delete what drills restored, this one or a killed one, and wait until it is gone."""
+    namespace, timeout_s = settings.drill.namespace, settings.drill.cleanup_timeout_s
+    deadline_s = time.monotonic() + timeout_s
+    for kind in reversed(KINDS):
+        if cluster.served(kind.group, kind.name) is None:
+            continue
+        for name in _restored(cluster, kind, namespace):
+            cluster.delete(kind.group, kind.name, name, namespace)
+        while left := _restored(cluster, kind, namespace):
             left_s = deadline_s - time.monotonic()
             if left_s <= 0:
-                raise RemoteError(f"namespace {name}: still being deleted after {_DELETION_S} s; see kubectl describe")
-            for event in cluster.watch("", "Namespace", min(left_s, 10)):
-                if event["metadata"]["name"] == name and not _is_there(cluster, name):
-                    break
+                held_by = "see its finalizers"
+                raise RemoteError(f"{namespace}: {kind.name} {left[0]} is not gone after {timeout_s:g} s; {held_by}")
+            # Begins with what is there; the first change after that is worth another look.
+            known = len(_restored(cluster, kind, namespace))
+            for _ in itertools.islice(cluster.watch(kind.group, kind.name, min(left_s, 5), namespace), known + 1):
+                continue
     if source:
         source.drop_scratch(_DATABASE)
 
 
-def _is_there(cluster: Cluster, namespace: str) -> bool:
-    try:
-        cluster.get("", "Namespace", namespace)
-    except Missing:
-        return False
-    return True
+def _restored(cluster: Cluster, kind: Kind, namespace: str) -> list[str]:
+    """Names of the objects in the scratch namespace that a drill made."""
+    items = cluster.list(kind.group, kind.name, namespace)
+    return [item["metadata"]["name"] for item in items if RESTORED_FROM in (item["metadata"].get("annotations") or {})]
 
 
 def command() -> None:

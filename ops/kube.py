@@ -8,6 +8,7 @@ request is retried with jittered back-off on resets, 429 (after the time the ser
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -86,7 +87,8 @@ class Cluster:
             if settings.context is None and Path(config.incluster_config.SERVICE_TOKEN_FILENAME).is_file():
                 config.load_incluster_config(configuration)
             else:
-                config.load_kube_config(context=settings.context, client_configuration=configuration)
+                files = os.environ.get("KUBECONFIG")  # the library looks only when it is imported
+                config.load_kube_config(files, settings.context, configuration)
         except (config.ConfigException, OSError) as error:
             raise EnvironmentNotReady(f"no cluster: {error}; set KUBECONFIG or cluster.context") from None
         configuration.retries = _RETRIES
@@ -121,33 +123,30 @@ class Cluster:
         """Version of the API server."""
         return str(self._send("GET", "/version", "version")["gitVersion"])
 
+    def schema(self, resource: Resource) -> Object:
+        """What the cluster knows of a kind, as it publishes it to all who may log in; empty if it publishes none."""
+        group, _, version = resource.api_version.rpartition("/")
+        published = self._send("GET", f"/openapi/v3/apis/{resource.api_version}", f"schema of {resource.api_version}")
+        mine = {"group": group, "version": version, "kind": resource.kind}
+        found = (
+            schema
+            for schema in published.get("components", {}).get("schemas", {}).values()
+            if mine in schema.get("x-kubernetes-group-version-kind", [])
+        )
+        return next(found, {})
+
     def get(self, group: str, kind: str, name: str, namespace: str | None = None) -> Object:
         """One object."""
         return self._send("GET", self.resource(group, kind).url(namespace, name), f"{kind} {name}")
 
-    def list(self, group: str, kind: str, namespace: str | None = None, labels: str | None = None) -> Iterator[Object]:
+    def list(self, group: str, kind: str, namespace: str | None = None) -> Iterator[Object]:
         """All objects of a kind, page by page. One that comes twice, since the list began again, comes once."""
         seen: set[str] = set()
-        resource = self.resource(group, kind)
-        what = f"{kind} in {namespace or 'the cluster'}"
-        query = [("limit", str(_PAGE))] + ([("labelSelector", labels)] if labels else [])
-        begun, token = 1, ""
-        while True:
-            more = [("continue", token)] if token else []
-            try:
-                page = self._send("GET", resource.url(namespace), what, query + more)
-            except Expired:
-                if begun == _LISTS:
-                    raise
-                begun, token = begun + 1, ""
-                continue
+        for page in self._pages(self.resource(group, kind), namespace):
             for item in page["items"]:
                 if item["metadata"]["uid"] not in seen:
                     seen.add(item["metadata"]["uid"])
-                    yield {"apiVersion": resource.api_version, "kind": kind} | item
-            token = page["metadata"].get("continue", "")
-            if not token:
-                return
+                    yield item
 
     def create(self, group: str, body: Object) -> Object:
         """Create an object."""
@@ -173,22 +172,48 @@ class Cluster:
 
         A deleted object comes once more, as it was. The watch can end early: callers begin again.
         """
-        seconds = max(1, round(timeout_s))
-        query = [("watch", "true"), ("timeoutSeconds", str(seconds))]
-        url = self.resource(group, kind).url(namespace)
+        resource = self.resource(group, kind)
+        seconds, version = max(1, round(timeout_s)), ""
+        for page in self._pages(resource, namespace):
+            version = page["metadata"]["resourceVersion"]
+            yield from page["items"]
+        query = [("watch", "true"), ("timeoutSeconds", str(seconds)), ("resourceVersion", version)]
         with _explained(f"{kind} in {namespace or 'the cluster'}"):
-            answer = self._open("GET", url, query, timeout_s=seconds + self._timeout_s)
+            answer = self._open("GET", resource.url(namespace), query, timeout_s=seconds + self._timeout_s)
             for line in _lines(answer.response.stream(65536)):
                 event = json.loads(line)
                 if event["type"] == "ERROR":  # expired: begin again
                     return
                 yield event["object"]
 
+    def _pages(self, resource: Resource, namespace: str | None) -> Iterator[Object]:
+        """Pages of a list, which begins again, up to `_LISTS` times, when the server has forgotten it underway."""
+        what = f"{resource.kind} in {namespace or 'the cluster'}"
+        begun, token = 1, ""
+        while True:
+            query = [("limit", str(_PAGE))] + ([("continue", token)] if token else [])
+            try:
+                page = self._send("GET", resource.url(namespace), what, query)
+            except Expired:
+                if begun == _LISTS:
+                    raise
+                begun, token = begun + 1, ""
+                continue
+            for item in page["items"]:  # lists leave out what they are lists of
+                item |= {"apiVersion": resource.api_version, "kind": resource.kind}
+            yield page
+            token = page["metadata"].get("continue", "")
+            if not token:
+                return
+
     def _versions(self, group: str) -> list[str]:
         """Versions of a group, the preferred one first."""
         if not group:
             return ["v1"]
-        answer = self._send("GET", f"/apis/{group}", f"API group {group}")
+        try:
+            answer = self._send("GET", f"/apis/{group}", f"API group {group}")
+        except Missing:
+            return []
         preferred = answer["preferredVersion"]["version"]
         return [preferred] + [row["version"] for row in answer["versions"] if row["version"] != preferred]
 

@@ -6,11 +6,25 @@ libpq's password file (PGPASSFILE), keys from files that a Secret is mounted at.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from jobs.section import Address, Section
+
+_PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]*@")
+
+
+def _no_password(value: str) -> str:
+    if _PASSWORD.search(value):
+        raise ValueError("must not hold credentials; put the password into the file that PGPASSFILE names")
+    return value
+
+
+DatabaseAddress = Annotated[str, Field(min_length=1), AfterValidator(_no_password)]
+"""A database's address, which may name its user."""
 
 
 class ClusterSettings(Section):
@@ -47,7 +61,7 @@ class StoreSettings(Section):
 class MlflowSettings(Section):
     """MLflow's database."""
 
-    database: Address | None = None
+    database: DatabaseAddress | None = None
     """`postgresql://user@host/name` or `sqlite:////path`, without a password; none: there is no database to save."""
     uri: Address | None = None
     """Tracking server, asked for its version only."""
@@ -94,6 +108,15 @@ class RestoreSettings(Section):
     """Longest wait for restored clusters and services to report that they are up."""
 
 
+class DrillSettings(Section):
+    """Where backups are tried out."""
+
+    namespace: str = Field("haetsal-drill", min_length=1, max_length=63)
+    """Namespace that the drill restores into and empties again; it must be there, and be no other's."""
+    cleanup_timeout_s: float = Field(300, gt=0, le=86_400)
+    """Longest wait until what was restored is deleted again."""
+
+
 class OpsSettings(Section):
     """The whole tree."""
 
@@ -111,3 +134,5 @@ class OpsSettings(Section):
     """What stays."""
     restore: RestoreSettings = RestoreSettings()
     """Waiting."""
+    drill: DrillSettings = DrillSettings()
+    """Trying out."""

@@ -45,8 +45,8 @@ class _Model(BaseModel):
 class Origin(_Model):
     """Where a backup was taken."""
 
-    cluster_uid: str
-    """Uid of the namespace kube-system, which is the usual name of a cluster."""
+    namespace_uid: str
+    """Tells a namespace from another one of the same name, in this cluster or another."""
     kubernetes: str
     namespace: str
     served: dict[str, str]

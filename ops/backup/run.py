@@ -125,7 +125,7 @@ def _index(items: list[Item], upload: Upload) -> tuple[str, ...]:
 def _origin(cluster: Cluster, namespace: str) -> Origin:
     served = {kind.name: cluster.served(kind.group, kind.name) for kind in KINDS}
     return Origin(
-        cluster_uid=cluster.get("", "Namespace", "kube-system")["metadata"]["uid"],
+        namespace_uid=cluster.get("", "Namespace", namespace)["metadata"]["uid"],
         kubernetes=cluster.version(),
         namespace=namespace,
         served={name: version for name, version in served.items() if version},

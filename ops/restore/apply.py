@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
-from typing import Any
 
-from jobs.errors import UsageError
+from jobs.errors import EnvironmentNotReady, UsageError
 from ops.backup.database import Database, rows_from
 from ops.kinds import KINDS, RAY, Kind
 from ops.kube import Changed, Cluster, Exists, Missing, Object
@@ -30,7 +29,7 @@ def observe_target(cluster: Cluster, namespace: str, backup_id: str, asleep: boo
         resource = cluster.resource(kind.group, kind.name)
         api_versions[kind.name] = resource.api_version
         if kind.group == RAY:
-            schemas[kind.name] = _schema(cluster, resource.path.rpartition("/")[2], resource.api_version)
+            schemas[kind.name] = cluster.schema(resource)
     return Target(namespace, backup_id, api_versions, schemas, asleep)
 
 
@@ -64,8 +63,12 @@ def make_plan(
 
 
 def refuse_conflicts(plan: Plan) -> None:
-    """Raise UsageError if the plan has conflicts, which only the policy `fail` makes."""
-    found = [f"{step.kind.name} {step.name}" for step in plan.steps if step.action is Action.CONFLICT]
+    """Raise UsageError if the plan has conflicts: the policy `fail` makes them, and objects that are being deleted."""
+    conflicts = [step for step in plan.steps if step.action is Action.CONFLICT]
+    going = [f"{step.kind.name} {step.name}: {step.reason}" for step in conflicts if step.reason]
+    if going:
+        raise EnvironmentNotReady("; ".join(going[:5]))
+    found = [f"{step.kind.name} {step.name}" for step in conflicts]
     if plan.database is Action.CONFLICT:
         found.append("MLflow's database")
     if found:
@@ -121,15 +124,6 @@ def find_live(cluster: Cluster, kind: Kind, name: str, namespace: str) -> Object
     except Missing:
         cluster.get("", "Namespace", namespace)
         return None
-
-
-def _schema(cluster: Cluster, plural: str, api_version: str) -> dict[str, Any]:
-    definition = cluster.get("apiextensions.k8s.io", "CustomResourceDefinition", f"{plural}.{RAY}")
-    for version in definition["spec"]["versions"]:
-        if api_version == f"{RAY}/{version['name']}":
-            found: dict[str, Any] = version.get("schema", {}).get("openAPIV3Schema", {})
-            return found
-    return {}
 
 
 def written(plan: Plan) -> Iterator[Step]:

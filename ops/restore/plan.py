@@ -68,6 +68,8 @@ def plan_object(kind: Kind, name: str, saved: bytes, live: Object | None, target
         return Step(Action.LEAVE_OUT, kind, name, reason=wanted.reason)
     if live is None:
         return Step(Action.CREATE, kind, name, json.dumps(wanted.body).encode(), details=wanted.notes)
+    if live["metadata"].get("deletionTimestamp"):
+        return Step(Action.CONFLICT, kind, name, reason="it is being deleted; wait until its finalizers let it go")
     found = tuple(differences(comparable(kind, wanted.body), comparable(kind, live)))
     if not found:
         return Step(Action.UNCHANGED, kind, name, json.dumps(wanted.body).encode())
