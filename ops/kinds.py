@@ -46,7 +46,10 @@ def secret_names(value: Any) -> set[str]:
     if isinstance(value, dict):
         for key, inner in value.items():
             match key, inner:
-                case ("secretRef" | "secretKeyRef", {"name": str(name)}) | ("secret", {"secretName": str(name)}):
+                case ("secretRef" | "secretKeyRef" | "secret", {"name": str(name)}) | (
+                    "secret",
+                    {"secretName": str(name)},
+                ):
                     names.add(name)
                 case "imagePullSecrets", list():
                     names.update(str(entry["name"]) for entry in inner if "name" in entry)

@@ -15,7 +15,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -82,9 +82,15 @@ class Item(_Model):
     detail: dict[str, str] = {}
 
 
-def new_id(now: datetime) -> str:
-    """`backup-<yyyymmdd>-<hhmmss>-<4 hex>`; ids sort by time."""
-    return f"backup-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+_STAMP = "backup-%Y%m%d-%H%M%S"
+
+
+def new_id(now: datetime, previous: str | None) -> str:
+    """`backup-<yyyymmdd>-<hhmmss>-<4 hex>`, which sorts after `previous` whatever the clock says."""
+    if previous:
+        earliest = datetime.strptime(previous.rpartition("-")[0], _STAMP).replace(tzinfo=UTC) + timedelta(seconds=1)
+        now = max(now, earliest)
+    return f"{now.strftime(_STAMP)}-{secrets.token_hex(2)}"
 
 
 def blob_name(sha256: str) -> str:

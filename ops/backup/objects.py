@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
-from typing import Protocol
+from typing import Any, Protocol
 
 import boto3
 from botocore.config import Config
@@ -63,8 +63,8 @@ class S3Objects:
     """
 
     def __init__(self, settings: StoreSettings) -> None:
+        self.bucket, _, prefix = settings.root.removeprefix("s3://").strip("/").partition("/")
         self.root = settings.root.rstrip("/")
-        self.bucket, _, prefix = self.root.removeprefix("s3://").partition("/")
         if not self.bucket:
             raise UsageError(f"store.root {settings.root}: names no bucket; use s3://bucket/prefix")
         self.prefix = f"{prefix}/" if prefix else ""
@@ -79,18 +79,12 @@ class S3Objects:
 
     def put(self, name: str, data: bytes) -> None:
         with explained(f"{self.root}/{name}", "write", len(data)):
-            self.client.put_object(
-                Bucket=self.bucket, Key=self.prefix + name, Body=data, ChecksumSHA256=_base64_sha256(data)
-            )
+            self.client.put_object(Bucket=self.bucket, Key=self.prefix + name, Body=data, **_checksum(data))
 
     def create(self, name: str, data: bytes) -> None:
         with explained(f"{self.root}/{name}", "write", len(data)):
             self.client.put_object(
-                Bucket=self.bucket,
-                Key=self.prefix + name,
-                Body=data,
-                ChecksumSHA256=_base64_sha256(data),
-                IfNoneMatch="*",
+                Bucket=self.bucket, Key=self.prefix + name, Body=data, IfNoneMatch="*", **_checksum(data)
             )
 
     def get(self, name: str) -> bytes:
@@ -158,5 +152,6 @@ def open_objects(settings: StoreSettings) -> Objects:
     return FolderObjects(settings.root)
 
 
-def _base64_sha256(data: bytes) -> str:
-    return base64.b64encode(hashlib.sha256(data).digest()).decode()
+def _checksum(data: bytes) -> dict[str, Any]:
+    """S3 refuses a body that does not match. Naming the algorithm, too, is what Object Lock demands."""
+    return {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": base64.b64encode(hashlib.sha256(data).digest()).decode()}

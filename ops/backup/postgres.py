@@ -52,11 +52,12 @@ class Postgres:
                 yield Snapshot(dump.output, revision, rows, registry)
 
     def find(self) -> Found:
-        rows = _counts(self._ask)
-        if "alembic_version" not in rows:
-            return Found(rows=rows)
-        revision = self._ask("SELECT version_num FROM alembic_version")[0]
-        comment = "".join(self._ask("SELECT obj_description('public'::regnamespace)"))
+        with _Session(self._command("psql", *_SETTINGS), self._where) as session:
+            rows = _counts(session.ask)
+            if "alembic_version" not in rows:
+                return Found(rows=rows)
+            revision = session.ask("SELECT version_num FROM alembic_version")[0]
+            comment = "".join(session.ask("SELECT obj_description('public'::regnamespace)"))
         return Found(revision, comment.removeprefix(_MARK) if comment.startswith(_MARK) else None, rows)
 
     def restore(self, dump: Iterator[bytes], rows: dict[str, int], backup_id: str) -> None:

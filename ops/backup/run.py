@@ -60,7 +60,8 @@ def backup(settings: OpsSettings, cluster: Cluster, objects: Objects, sealing: S
     with held(cluster, namespace, LEASE, settings.cluster.lease_s) as lease:
         for dead in catalog.fail_dead(objects):
             _log.warning("%s ended without a manifest; marked as Failed", dead)
-        backup_id = catalog.new_id(objects.now())
+        known = catalog.backup_ids(objects)
+        backup_id = catalog.new_id(objects.now(), known[-1] if known else None)
         catalog.begin(objects, backup_id, f"namespace {namespace}")
         try:
             result = _make(settings, cluster, objects, sealing, lease, backup_id)

@@ -81,8 +81,11 @@ class Sealing:
         if signature is None:
             raise IntegrityError(f"{where}: is not signed; keys.verifying demands a signature")
         try:
-            self.verifying.verify(base64.b64decode(signature, validate=True), data)
-        except (InvalidSignature, binascii.Error, ValueError):
+            raw = base64.b64decode(signature, validate=True)
+            if base64.b64encode(raw).decode() != signature:
+                raise InvalidSignature  # another spelling of the same bytes is not what was written
+            self.verifying.verify(raw, data)
+        except (InvalidSignature, ValueError, TypeError):
             raise IntegrityError(f"{where}: its signature is wrong; do not trust this backup") from None
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import apiserver
 import boto3
 import postgres
+import proxy
 import pytest
 import rayapi
 from moto.server import ThreadedMotoServer
@@ -68,6 +69,24 @@ def platform(kube: apiserver.Kube, bucket: str, tmp_path: Path, monkeypatch: pyt
     number = next(_numbers)
     monkeypatch.setenv("KUBECONFIG", str(kube.kubeconfig(tmp_path / "kubeconfig")))
     return Platform.make(kube, f"haetsal-{number}", bucket, tmp_path)
+
+
+@pytest.fixture
+def s3_proxy(platform: Platform, s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[proxy.Proxy]:
+    """A proxy before S3, which the commands use."""
+    with proxy.before(s3) as it:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", it.url)
+        yield it
+
+
+@pytest.fixture
+def api_proxy(
+    platform: Platform, kube: apiserver.Kube, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[proxy.Proxy]:
+    """A proxy before the API server, which the commands use."""
+    with proxy.before(kube.url) as it:
+        monkeypatch.setenv("KUBECONFIG", str(kube.kubeconfig(tmp_path / "proxied", it.url)))
+        yield it
 
 
 @pytest.fixture(autouse=True)

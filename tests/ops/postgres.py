@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,6 +44,36 @@ class Server:
         """An empty database; returns its address."""
         self.ask(f'CREATE DATABASE "{database}"')
         return self.url(database)
+
+    @contextmanager
+    def locked(self, database: str, table: str) -> Iterator[None]:
+        """Somebody who reads a table in a transaction that stays open."""
+        command = ["psql", "--no-psqlrc", "--quiet", "--no-align", "--tuples-only", f"--dbname={self.url(database)}"]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert process.stdin and process.stdout
+        process.stdin.write(f"BEGIN;\nLOCK TABLE {table} IN ACCESS SHARE MODE;\n\\echo locked\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "locked\n"
+        try:
+            yield
+        finally:
+            process.communicate()
+
+    def wait_for_blocked(self, database: str) -> None:
+        """Until a session waits for a lock."""
+        self._wait(
+            f"SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = '{database}' AND wait_event_type = 'Lock'"
+        )
+
+    def wait_for_idle(self, database: str) -> None:
+        """Until nobody is connected any more."""
+        self._wait(f"SELECT count(*) = 0 FROM pg_stat_activity WHERE datname = '{database}'")
+
+    def _wait(self, sql: str) -> None:
+        deadline = time.monotonic() + 30
+        while self.ask(sql) != ["t"]:
+            assert time.monotonic() < deadline, sql
+            time.sleep(0.02)
 
 
 @contextmanager

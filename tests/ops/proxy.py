@@ -56,7 +56,15 @@ class Kill:
     after: bool
 
 
-Fault = Answer | Reset | Stall | Kill
+@dataclass(frozen=True)
+class Hold:
+    """Let the request pass only when the test says so."""
+
+    arrived: Event
+    release: Event
+
+
+Fault = Answer | Reset | Stall | Kill | Hold
 
 
 @dataclass(frozen=True)
@@ -167,7 +175,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     it: Proxy
 
-    def _serve(self) -> None:
+    def handle_one(self) -> None:
         fault = self.it.decide(self.command, self.path)
         length = int(self.headers.get("Content-Length", 0))
         if isinstance(fault, Reset) and fault.when == "half":
@@ -183,13 +191,20 @@ class _Handler(BaseHTTPRequestHandler):
                 self.it.closed.wait(30)
                 self._cut()
                 return
+            case Hold():
+                fault.arrived.set()
+                fault.release.wait(30)
             case Kill(after=False):
                 os.kill(fault.pid(), signal.SIGKILL)
                 self._cut()
                 return
         self._forward(body, fault)
 
-    do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = _serve
+    def __getattr__(self, name: str) -> Callable[[], None]:
+        """The base class looks for `do_GET` and so on."""
+        if name.startswith("do_"):
+            return self.handle_one
+        raise AttributeError(name)
 
     def _body(self, length: int) -> bytes:
         if self.headers.get("Transfer-Encoding", "") != "chunked":
