@@ -139,7 +139,7 @@ def _sweep(cluster: Cluster, settings: OpsSettings, source: Database | None) -> 
 
 def _restored(cluster: Cluster, kind: Kind, namespace: str) -> list[str]:
     """Names of the objects in the scratch namespace that a drill made."""
-    items = cluster.list(kind.group, kind.name, namespace)
+    items = cluster.find_all(kind.group, kind.name, namespace)
     return [item["metadata"]["name"] for item in items if RESTORED_FROM in (item["metadata"].get("annotations") or {})]
 
 

@@ -85,10 +85,10 @@ class Cluster:
         configuration = client.Configuration()
         try:
             if settings.context is None and Path(config.incluster_config.SERVICE_TOKEN_FILENAME).is_file():
-                config.load_incluster_config(configuration)
+                config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]
             else:
                 files = os.environ.get("KUBECONFIG")  # the library looks only when it is imported
-                config.load_kube_config(files, settings.context, configuration)
+                config.load_kube_config(files, settings.context, configuration)  # type: ignore[no-untyped-call]
         except (config.ConfigException, OSError) as error:
             raise EnvironmentNotReady(f"no cluster: {error}; set KUBECONFIG or cluster.context") from None
         configuration.retries = _RETRIES
@@ -139,7 +139,7 @@ class Cluster:
         """One object."""
         return self._send("GET", self.resource(group, kind).url(namespace, name), f"{kind} {name}")
 
-    def list(self, group: str, kind: str, namespace: str | None = None) -> Iterator[Object]:
+    def find_all(self, group: str, kind: str, namespace: str | None = None) -> Iterator[Object]:
         """All objects of a kind, page by page. One that comes twice, since the list began again, comes once."""
         seen: set[str] = set()
         for page in self._pages(self.resource(group, kind), namespace):
@@ -235,7 +235,7 @@ class Cluster:
         with _explained(what):
             for attempt in range(_READS):
                 try:
-                    data = self._open(method, path, query, body, content_type).read()
+                    data = self._open(method, path, query, body, content_type).response.data
                     break
                 except urllib3.exceptions.ProtocolError:
                     # The connection broke within the answer. Only what changes nothing may be asked again here.
@@ -264,7 +264,7 @@ class Cluster:
         )
         answer = self._api.call_api(*request, _request_timeout=timeout_s or self._timeout_s)
         if not 200 <= answer.status <= 299:
-            raise _Refused(answer.status, answer.read())
+            raise _Refused(answer.status, answer.response.data)
         return answer
 
 

@@ -41,7 +41,7 @@ def kubernetes(cluster: Cluster, namespace: str, upload: Upload) -> Iterator[Ite
     for kind in KINDS:
         if kind.optional and cluster.served(kind.group, kind.name) is None:
             continue
-        for item in cluster.list(kind.group, kind.name, namespace):
+        for item in cluster.find_all(kind.group, kind.name, namespace):
             if not is_saved(kind, item):
                 continue
             for key in _FLEETING:
@@ -93,7 +93,7 @@ class Dashboards:
 
 def ray_clusters(cluster: Cluster, namespace: str) -> Iterator[Object]:
     """Every RayCluster, those that a RayJob or RayService owns too: their dashboards hold the records."""
-    return cluster.list(RAY, "RayCluster", namespace)
+    return cluster.find_all(RAY, "RayCluster", namespace)
 
 
 def database(snapshot: Snapshot, source: Database, version: str | None, upload: Upload) -> Iterator[Item]:

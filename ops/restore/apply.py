@@ -49,7 +49,7 @@ def make_plan(
         if not saved:
             continue
         if kind.name in target.api_versions:
-            for live in cluster.list(kind.group, kind.name, target.namespace):
+            for live in cluster.find_all(kind.group, kind.name, target.namespace):
                 name = live["metadata"]["name"]
                 if name in saved:
                     steps.append(plan_object(kind, name, saved.pop(name), live, target, policy))

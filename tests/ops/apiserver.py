@@ -44,7 +44,7 @@ def serve(folder: Path) -> Iterator[Kube]:
     pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
     (folder / "sa.key").write_bytes(key.private_bytes(pem, pkcs8, serialization.NoEncryption()))
     (folder / "tokens.csv").write_text(f'{TOKEN},admin,admin,"system:masters"\n', encoding="utf-8")
-    store, peer, port = (_free_port() for _ in range(3))
+    store, peer, port = (free_port() for _ in range(3))
     with ExitStack() as running:
         running.enter_context(
             _process(
@@ -151,7 +151,7 @@ def _process(log: Path, program: Path, *options: str) -> Iterator[subprocess.Pop
         process.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
