@@ -180,7 +180,7 @@ class Cluster:
         query = [("watch", "true"), ("timeoutSeconds", str(seconds)), ("resourceVersion", version)]
         with _explained(f"{kind} in {namespace or 'the cluster'}"):
             answer = self._open("GET", resource.url(namespace), query, timeout_s=seconds + self._timeout_s)
-            for line in _lines(answer.response.stream(65536)):
+            for line in _lines(iter(lambda: answer.response.read1(65536), b"")):
                 event = json.loads(line)
                 if event["type"] == "ERROR":  # expired: begin again
                     return

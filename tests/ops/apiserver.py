@@ -1,8 +1,8 @@
 """A Kubernetes API server for tests: the real kube-apiserver on a real etcd.
 
-Both programs are looked for in $KUBEBUILDER_ASSETS, which envtest's users know, then on PATH; tests are skipped without
-them. There are no nodes and no controllers: objects are stored, validated, defaulted, watched and conflicted for real,
-and nothing reacts to them but what a test makes react.
+Both programs are looked for in $KUBEBUILDER_ASSETS, which envtest's users know, then on PATH; without them the tests
+run on the stand-in beside this file, and say so. There are no nodes and no controllers: objects are stored, validated,
+defaulted, watched and conflicted for real, and nothing reacts to them but what a test makes react.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import standin
 import urllib3
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -36,9 +37,12 @@ def find_programs() -> tuple[Path, Path] | None:
 
 @contextmanager
 def serve(folder: Path) -> Iterator[Kube]:
-    """A fresh server that knows Ray's kinds; its files lie in `folder`."""
+    """A fresh server; its files lie in `folder`."""
     programs = find_programs()
-    assert programs
+    if programs is None:
+        with standin.serve() as url:
+            yield Kube(url, None)
+        return
     apiserver, etcd = programs
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
@@ -86,14 +90,14 @@ def serve(folder: Path) -> Iterator[Kube]:
 class Kube:
     """What a test does to the server itself, past the code under test."""
 
-    def __init__(self, url: str, certificate: Path) -> None:
+    def __init__(self, url: str, certificate: Path | None) -> None:
         self.url, self.certificate = url, certificate
         self._http: urllib3.PoolManager | None = None
 
     def kubeconfig(self, path: Path, url: str | None = None) -> Path:
         """Write a kubeconfig, for the server itself or a proxy at `url` (plain HTTP)."""
         server: dict[str, Any] = {"server": url or self.url}
-        if not url:
+        if not url and self.certificate:
             server["certificate-authority-data"] = base64.b64encode(self.certificate.read_bytes()).decode()
         tree = {
             "apiVersion": "v1",
@@ -110,13 +114,13 @@ class Kube:
     def http(self) -> urllib3.PoolManager:
         """Connections that trust the server's certificate, which it makes when it starts."""
         if self._http is None:
-            self._http = urllib3.PoolManager(ca_certs=str(self.certificate), maxsize=8)
+            self._http = urllib3.PoolManager(ca_certs=self.certificate and str(self.certificate), maxsize=8)
         return self._http
 
     def ready(self) -> bool:
         """Whether it serves."""
         try:
-            if not self.certificate.is_file():
+            if self.certificate and not self.certificate.is_file():
                 return False
             return self.http.request("GET", f"{self.url}/readyz", headers=self._headers(), retries=False).status == 200
         except (urllib3.exceptions.HTTPError, OSError):
