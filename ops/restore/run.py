@@ -86,12 +86,14 @@ def resume(settings: OpsSettings, cluster: Cluster, name: str) -> None:
 
 
 def _notes(content: Content, settings: OpsSettings) -> tuple[str, ...]:
-    notes = []
+    notes: list[str] = []
     secrets = content.value("SecretNames") or {}
     if secrets:
         notes.append(f"needs these Secrets, which no backup holds: {', '.join(secrets)}")
     notes += [f"PartiallyFailed: {problem}" for problem in content.manifest.problems]
-    return tuple(notes + _dangling(content, settings))
+    with sources.problem("model files could not be looked for", notes):
+        notes += _dangling(content, settings)
+    return tuple(notes)
 
 
 def _dangling(content: Content, settings: OpsSettings) -> list[str]:
