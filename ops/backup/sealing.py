@@ -27,6 +27,8 @@ from jobs.errors import EnvironmentNotReady, IntegrityError, UsageError
 from ops.settings import KeySettings
 
 _KEY_BITS = 512
+_LEVEL = 1
+"""Of zstd: on dumps of MLflow's tables it is twice as fast as the default 3, and no larger."""
 _LARGEST_CONTENT_BYTES = 64 * 2**20
 """No blob holds more; a damaged header must not make us reserve more."""
 
@@ -56,7 +58,7 @@ class Sealing:
 
     def seal(self, content: bytes) -> bytes:
         """Stored form of `content`: compressed, then encrypted if there is a key."""
-        packed = zstandard.ZstdCompressor(level=3).compress(content)
+        packed = zstandard.ZstdCompressor(level=_LEVEL).compress(content)
         return self.cipher.encrypt(packed, None) if self.cipher else packed
 
     def unseal(self, stored: bytes, where: str) -> bytes:

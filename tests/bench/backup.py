@@ -31,6 +31,7 @@ import crashes as points  # noqa: E402
 import mutations as damages  # noqa: E402
 import postgres  # noqa: E402
 import proxy  # noqa: E402
+import psutil  # noqa: E402
 import rayapi  # noqa: E402
 import urllib3  # noqa: E402
 from platform_under_test import Platform  # noqa: E402
@@ -69,21 +70,21 @@ def scale(services: Services) -> Iterator[Figure]:
     url = services.database.create("mlflow")
     size = _fill_database(services.database)
     options = {"cluster.namespace": "haetsal", "store.root": _bucket("scale"), "mlflow.database": url}
-    first_s, first_peak, first = _measure("backup", options)
+    first_s, first_cpu_s, first_peak, first = _measure("backup", options)
     yield Figure(
         f"backup of {OBJECTS:,} objects and {size / 2**30:.2f} GiB", f"{first_s:.0f} s", "≤ 180 s", first_s <= 180
     )
     yield Figure("backup: peak memory", f"{first_peak:.0f} MB", "≤ 300 MB", first_peak <= 300)
     _change(namespace, services.database)
-    second_s, _, second = _measure("backup", options)
+    second_s, second_cpu_s, _, second = _measure("backup", options)
     shares = _sent_bytes(second) / _sent_bytes(first), second_s / first_s
     sent = f"{shares[0]:.1%} ({_sent_bytes(second):,} of {_sent_bytes(first):,})"
     yield Figure("second backup, 1 % changed: bytes sent", sent, "≤ 10 %", shares[0] <= 0.1)
-    taken = f"{shares[1]:.0%} ({second_s:.0f} s)"
+    taken = f"{shares[1]:.0%} ({second_s:.0f} s); of the CPU time of all programs {second_cpu_s / first_cpu_s:.0%}"
     yield Figure("second backup, 1 % changed: time", taken, "≤ 25 %", shares[1] <= 0.25)
     Namespace(services.kube, "elsewhere")
     target = {"cluster.namespace": "elsewhere", "mlflow.database": services.database.create("restored")}
-    restore_s, restore_peak, said = _measure("restore", options | target)
+    restore_s, _, restore_peak, said = _measure("restore", options | target)
     assert re.search(rf"plan: {OBJECTS} create", said), said
     count = "SELECT count(*), sum(step) FROM metrics"
     assert services.database.ask(count, "restored") == services.database.ask(count, "mlflow")
@@ -217,10 +218,14 @@ def _change(namespace: Namespace, server: postgres.Server) -> None:
     )
 
 
-def _measure(command: str, settings: dict[str, object]) -> tuple[float, float, str]:
-    """Run a command as a user does: (seconds, largest resident set of it or of a program it ran in MB, its output)."""
+def _measure(command: str, settings: dict[str, object]) -> tuple[float, float, float, str]:
+    """Run a command as a user does: (seconds, CPU seconds of it and of all services, peak memory in MB, its output).
+
+    The peak is the largest resident set of the command or of a program that it ran. CPU time is given beside the
+    seconds because other work on the machine lengthens these and not that.
+    """
     pairs = " ".join(f"{key}={value}" for key, value in settings.items())
-    begun = time.monotonic()
+    begun, services_s = time.monotonic(), _services_cpu_s()
     with tempfile.TemporaryFile("w+") as out:
         process = subprocess.Popen([sys.executable, "-m", f"ops.{command}", "--set", pairs], cwd=ROOT, stdout=out)
         _, status, usage = os.wait4(process.pid, 0)
@@ -229,8 +234,16 @@ def _measure(command: str, settings: dict[str, object]) -> tuple[float, float, s
         assert process.returncode == 0
         out.seek(0)
         said = out.read()
-    print(f"{command}: {seconds:.1f} s, {usage.ru_utime + usage.ru_stime:.1f} s of CPU\n{said[-300:]}", file=sys.stderr)
-    return seconds, usage.ru_maxrss / 1024, said
+    own_s = usage.ru_utime + usage.ru_stime
+    all_s = own_s + _services_cpu_s() - services_s
+    print(f"{command}: {seconds:.1f} s, CPU {own_s:.1f} s, with services {all_s:.1f} s\n{said[-300:]}", file=sys.stderr)
+    return seconds, all_s, usage.ru_maxrss / 1024, said
+
+
+def _services_cpu_s() -> float:
+    """CPU time of the services and of what they have waited for (PostgreSQL has a process for each connection)."""
+    times = [child.cpu_times() for child in psutil.Process().children(recursive=True)]
+    return sum(part.user + part.system + part.children_user + part.children_system for part in times)
 
 
 def _sent_bytes(said: str) -> int:
