@@ -70,7 +70,14 @@ def platform(kube: apiserver.Kube, bucket: str, tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.fixture
-def s3_proxy(platform: Platform, s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[proxy.Proxy]:
+def bare(kube: apiserver.Kube, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Platform:
+    """The same with nothing in the namespace, for tests that never come so far."""
+    monkeypatch.setenv("KUBECONFIG", str(kube.kubeconfig(tmp_path / "kubeconfig")))
+    return Platform.make(kube, "haetsal-bare", bucket, tmp_path, filled=False)
+
+
+@pytest.fixture
+def s3_proxy(bucket: str, s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[proxy.Proxy]:
     """A proxy before S3, which the commands use."""
     with proxy.before(s3) as it:
         monkeypatch.setenv("AWS_ENDPOINT_URL", it.url)

@@ -80,10 +80,11 @@ class Platform:
     settings: tuple[tuple[str, Any], ...]
 
     @classmethod
-    def make(cls, kube: Kube, name: str, store: str, folder: Path) -> Platform:
+    def make(cls, kube: Kube, name: str, store: str, folder: Path, filled: bool = True) -> Platform:
         """A namespace with a platform, an empty one for drills, and an MLflow database in SQLite."""
         namespace = Namespace(kube, name)
-        rayapi.platform(namespace)
+        if filled:
+            rayapi.platform(namespace)
         database = folder / "mlflow.db"
         with closing(sqlite3.connect(database)) as connection:
             connection.executescript(MLFLOW_TABLES + MLFLOW_ROWS)

@@ -32,10 +32,10 @@ CASES: dict[str, tuple[str, dict[str, object], tuple[str, ...], int, str]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_one_line(platform: Platform, name: str) -> None:
+def test_one_line(bare: Platform, name: str) -> None:
     command, settings, arguments, code, said = CASES[name]
     values = {key.replace(".", "__"): value for key, value in settings.items()}
-    done = platform.with_(**values).run(command, *arguments)
+    done = bare.with_(**values).run(command, *arguments)
     assert said in done.error
     assert done.code == code
 
@@ -48,10 +48,10 @@ FORGED: dict[str, tuple[Answer, int, str]] = {
 
 
 @pytest.mark.parametrize("name", FORGED)
-def test_what_s3_refuses(platform: Platform, s3_proxy: Proxy, name: str) -> None:
+def test_what_s3_refuses(bare: Platform, s3_proxy: Proxy, name: str) -> None:
     answer, code, said = FORGED[name]
     s3_proxy.reset(lambda _: answer)
-    done = platform.run("restore")
+    done = bare.run("restore")
     assert s3_proxy.happened
     assert said in done.error
     assert done.code == code

@@ -49,7 +49,7 @@ def test_a_database_restore_that_is_killed_changes_nothing(platform: Platform, p
     name = f"killed_{platform.namespace.name.replace('-', '_')}"
     url = postgres_server.create(name)
     # More than the pipes between the programs hold, so that the killed process has not yet handed on everything.
-    many = "INSERT INTO metrics SELECT 'k', n, n, repeat('0', 31) || '1', n, false FROM generate_series(2, 100000) n"
+    many = "INSERT INTO metrics SELECT 'k', n, n, repeat('0', 31) || '1', n, false FROM generate_series(2, 60000) n"
     postgres_server.ask(f"{MLFLOW_TABLES}{MLFLOW_ROWS}{many}", name)
     platform = platform.with_(mlflow__database=url)
     platform.run("backup")

@@ -11,7 +11,7 @@ from proxy import Proxy
 
 from ops.backup.sealing import make_keys
 
-_SAMPLE = 40
+_SAMPLE = 25
 
 
 def test_mutations_are_refused_before_the_first_write(platform: Platform, api_proxy: Proxy, tmp_path: Path) -> None:
