@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import standin
+import kube_standin
 import urllib3
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -40,7 +40,7 @@ def serve(folder: Path) -> Iterator[Kube]:
     """A fresh server; its files lie in `folder`."""
     programs = find_programs()
     if programs is None:
-        with standin.serve() as url:
+        with kube_standin.serve() as url:
             yield Kube(url, None)
         return
     apiserver, etcd = programs
