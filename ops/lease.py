@@ -19,6 +19,8 @@ from jobs.errors import HaetsalError
 from ops.kube import Changed, Cluster, Exists, Missing, Object
 
 _GROUP, _KIND = "coordination.k8s.io", "Lease"
+_LOOKS = 10
+"""Times that a held Lease is looked at before its holder counts as dead."""
 
 
 class Busy(HaetsalError):
@@ -46,19 +48,8 @@ class Lease:
     def acquire(self) -> None:
         """Take the Lease if it is free or its holder is dead, which takes `lease_s` to find out. Raises Busy."""
         found = self._find()
-        deadline_s = time.monotonic() + self._lease_s
         if found and found["spec"].get("holderIdentity"):
-            version = found["metadata"]["resourceVersion"]
-            for now in self._cluster.watch(_GROUP, _KIND, self._lease_s, self._namespace):
-                if now["metadata"]["name"] == self._name and now["metadata"]["resourceVersion"] != version:
-                    if now["spec"].get("holderIdentity"):
-                        raise self._busy(now)
-                    break
-            else:
-                self._stop.wait(deadline_s - time.monotonic())  # the watch may have ended early
-            found = self._find()
-            if found and found["spec"].get("holderIdentity") and found["metadata"]["resourceVersion"] != version:
-                raise self._busy(found)
+            found = self._watch_die(found)
         begun_s = time.monotonic()
         try:
             body = self._body(found["metadata"]["resourceVersion"] if found else None)
@@ -69,6 +60,21 @@ class Lease:
                 raise self._busy(now) from None
             self._held = now
         self._renewed_s = begun_s
+
+    def _watch_die(self, held: Object) -> Object | None:
+        """The Lease once it is given back or its holder is dead. Raises Busy as soon as it is renewed.
+
+        It is asked for again and again, as client-go does: to watch it would take the right to list.
+        """
+        deadline_s = time.monotonic() + self._lease_s
+        while (left_s := deadline_s - time.monotonic()) > 0:
+            self._stop.wait(min(left_s, self._lease_s / _LOOKS))
+            now = self._find()
+            if not now or not now["spec"].get("holderIdentity"):
+                return now
+            if now["metadata"]["resourceVersion"] != held["metadata"]["resourceVersion"]:
+                raise self._busy(now)
+        return held
 
     def check(self) -> None:
         """Raise Lost unless the Lease is surely still ours."""
