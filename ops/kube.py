@@ -85,10 +85,10 @@ class Cluster:
         configuration = client.Configuration()
         try:
             if settings.context is None and Path(config.incluster_config.SERVICE_TOKEN_FILENAME).is_file():
-                config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]
+                config.load_incluster_config(configuration)
             else:
                 files = os.environ.get("KUBECONFIG")  # the library looks only when it is imported
-                config.load_kube_config(files, settings.context, configuration)  # type: ignore[no-untyped-call]
+                config.load_kube_config(files, settings.context, configuration)
         except (config.ConfigException, OSError) as error:
             raise EnvironmentNotReady(f"no cluster: {error}; set KUBECONFIG or cluster.context") from None
         configuration.retries = _RETRIES
