@@ -86,6 +86,28 @@ resume: $(PLACE) ## Go on with it (RUN=<run-id>, TAKE_OVER=1 if its machine is g
 fetch: $(PLACE) ## Copy model and report of a finished run here, verified (RUN=<run-id>, OUTPUT=<folder>)
 	@$(MANAGE) $(if $(OUTPUT),--output '$(OUTPUT)')
 
+##@ Operate
+
+# Settings of the operations: a file of their own, and SET over it.
+OPS_OPTIONS = $(if $(OPS_CONFIG),--config '$(OPS_CONFIG)') --set '$(if $(NAMESPACE),cluster.namespace=$(NAMESPACE) )$(SET)'
+
+.PHONY: backup
+backup: $(VENV)/.ops ## Save Ray objects, settings, job records and MLflow's database (OPS_CONFIG=, SET=)
+	@$(PY) -m ops.backup $(OPS_OPTIONS)
+
+.PHONY: restore
+restore: $(VENV)/.ops ## Bring a backup back (BACKUP=latest|<id>, DRY_RUN=1, CONFLICT=skip|update|fail, NAMESPACE=, RESUME=<job>)
+	@$(PY) -m ops.restore $(OPS_OPTIONS) --backup '$(or $(BACKUP),latest)' --conflict '$(or $(CONFLICT),skip)' \
+	  $(if $(DRY_RUN),--dry-run) $(if $(RESUME),--resume '$(RESUME)')
+
+.PHONY: drill
+drill: $(VENV)/.ops ## Prove that the newest backup can be restored, in a scratch namespace
+	@$(PY) -m ops.drill $(OPS_OPTIONS)
+
+.PHONY: retention
+retention: $(VENV)/.ops ## Delete the backups that no rule keeps
+	@$(PY) -m ops.retention $(OPS_OPTIONS)
+
 ##@ Develop
 
 .PHONY: test

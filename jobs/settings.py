@@ -210,6 +210,13 @@ class Settings(Section):
 
 
 def load(config: Path | None = None, overrides: str = "", base: Mapping[str, Any] | None = None) -> Settings:
+    """`load_tree` for the settings of a run."""
+    return load_tree(Settings, config, overrides, base)
+
+
+def load_tree(
+    model: type[S], config: Path | None = None, overrides: str = "", base: Mapping[str, Any] | None = None
+) -> S:
     """Read `config` (none: all defaults) over `base`, apply `overrides` (`"a.b=c d.e=f @overlay.yaml"`) and validate.
 
     Raises UsageError naming file, key and remedy for anything that is not a valid tree.
@@ -222,7 +229,7 @@ def load(config: Path | None = None, overrides: str = "", base: Mapping[str, Any
             _merge(tree, read_yaml(Path(item[1:])))
         else:
             _assign(tree, item)
-    return from_tree(tree, f"{config or 'defaults'}{' + SET' if overrides else ''}")
+    return validated(model, tree, f"{config or 'defaults'}{' + SET' if overrides else ''}")
 
 
 def from_tree(tree: dict[str, Any], where: str) -> Settings:

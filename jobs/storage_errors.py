@@ -56,6 +56,8 @@ def explained(address: str, doing: str, size_bytes: int | None = None, target: P
         raise
     except OSError as error:
         raise _explain(error, address, doing, size_bytes, target) from error
+    except ClientError as error:
+        raise _explain_s3(error, address, doing) from error
     except (NoCredentialsError, PartialCredentialsError, ProfileNotFound) as error:
         hint = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give this machine a role"
         raise StorageError(f"{address}: cannot {doing}: no usable AWS credentials ({error}); {hint}") from error

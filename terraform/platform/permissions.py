@@ -51,7 +51,9 @@ def workloads(targets: Targets) -> dict[str, Workload]:
         "preprocess": Workload(ours, "preprocess", "Corpus preparation", _preprocess(targets)),
         "serve": Workload(ours, "serve", "Inference engines load models", _serve(targets)),
         "mlflow": Workload("mlflow", "mlflow", "The tracking server", _mlflow(targets)),
-        "backup-writer": Workload(ours, "backup-writer", "Backups are put, never read or deleted", _backup(targets)),
+        "backup-writer": Workload(
+            ours, "backup-writer", "Backups are put and listed, never read or deleted", _backup(targets)
+        ),
         "restore-reader": Workload(ours, "restore-reader", "Restores and drills read backups", _restore(targets)),
         "retention-deleter": Workload(ours, "retention-deleter", "Old backups are deleted", _retention(targets)),
         "health-checker": Workload(ours, "health-checker", "Health checks observe", _health(targets)),
@@ -126,6 +128,8 @@ def _mlflow(targets: Targets) -> tuple[Statement, ...]:
 def _backup(targets: Targets) -> tuple[Statement, ...]:
     return (
         Statement("PutBackups", ("s3:PutObject", "s3:AbortMultipartUpload"), (f"{targets.backups}/*",)),
+        # Names alone say what is stored already: an object's name is the hash of its content.
+        _list("ListBackups", targets.backups),
         _list("IndexArtifacts", targets.artifacts, "runs/", "mlflow/"),
         Statement("HashArtifacts", ("s3:GetObject",), (f"{targets.artifacts}/runs/*", f"{targets.artifacts}/mlflow/*")),
         # A multipart upload to an encrypted bucket decrypts its own parts when it is completed.

@@ -1,8 +1,9 @@
 """`make bench`: measure the README's figures on this machine, or some of them with ARGS="steps padding".
 
-    python -m tests.bench [fresh] [start] [steps] [padding] [suite] [preprocess]
+    python -m tests.bench [fresh] [start] [steps] [padding] [suite] [preprocess] [backup]
 
-`fresh` clones the committed tree into an empty folder with empty caches, so it needs a network and about ten minutes.
+`backup` needs a kube-apiserver (see tests/bench/backup.py) and ten minutes. `fresh` clones the committed tree into an
+empty folder with empty caches, so it needs a network and about ten minutes.
 """
 
 from __future__ import annotations
@@ -97,6 +98,15 @@ def suite() -> Iterator[Figure]:
     yield Figure("make test", f"{minutes:.1f} min", "≤ 8 min", minutes <= 8)
 
 
+def backup() -> Iterator[Figure]:
+    """Backup and restore: 10,000 objects and 1 GB, every mutation, every crash point."""
+    command = [sys.executable, "-m", "tests.bench.backup"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        for line in process.stdout:
+            yield Figure(**json.loads(line))
+
+
 def _result(root: Path) -> dict[str, float]:
     run_id = (root / "runs/latest").read_text(encoding="utf-8").strip()
     result: dict[str, float] = json.loads((root / "runs" / run_id / "result.json").read_text(encoding="utf-8"))
@@ -106,7 +116,7 @@ def _result(root: Path) -> dict[str, float]:
 def main() -> None:
     """Run the named benchmarks, all without a name, and print one table. Exit code 1 if a bar is missed."""
     known: dict[str, Callable[[], Iterator[Figure]]] = {
-        f.__name__: f for f in (start, steps, padding, preprocess, suite, fresh)
+        f.__name__: f for f in (start, steps, padding, preprocess, suite, fresh, backup)
     }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", choices=[[], *known], help="default: all")

@@ -1,0 +1,1 @@
+"""Backups: what the platform cannot rebuild, content-addressed, data first and manifest last."""
