@@ -111,7 +111,7 @@ retention: $(VENV)/.ops ## Delete the backups that no rule keeps
 ##@ Develop
 
 .PHONY: test
-test: $(VENV)/.dev $(VENV)/.infra $(VENV)/bin/helm ## Run the tests (ARGS="-k name" for some of them)
+test: $(VENV)/.dev $(VENV)/.infra $(VENV)/.eval $(VENV)/.ops $(VENV)/bin/helm ## Run the tests (ARGS="-k name" for some of them)
 	@$(PY) -m pytest $(ARGS)
 
 .PHONY: lint
