@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ray.exceptions import OutOfMemoryError, RayActorError
@@ -48,7 +50,8 @@ class Recorder(Callback):  # type: ignore[misc]
         self._end(number, outcome, reason)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        error = trial.get_error()
+        # What Tune just wrote; trial.get_pickled_error() looks for the copy that it makes some time later.
+        error = pickle.loads(Path(trial.pickled_error_file).read_bytes())
         if isinstance(error, OutOfMemoryError):
             outcome: Outcome = "out_of_memory"
         else:
