@@ -27,6 +27,9 @@ class Recorder(Callback):  # type: ignore[misc]
         self._said: dict[int, tuple[Outcome, str | None]] = {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        self._start(trial)
+
+    def _start(self, trial: Any) -> None:
         draw = trial.config["draw"]
         self._events.append(
             record.STARTED,
@@ -52,12 +55,16 @@ class Recorder(Callback):  # type: ignore[misc]
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         # What Tune just wrote; trial.get_pickled_error() looks for the copy that it makes some time later.
         error = pickle.loads(Path(trial.pickled_error_file).read_bytes())
-        if isinstance(error, OutOfMemoryError):
-            outcome: Outcome = "out_of_memory"
-        else:
-            outcome = "died" if isinstance(error, RayActorError) else "failed"
+        cause = getattr(error, "cause", error)
+        outcome: Outcome = "failed"
+        if isinstance(cause, MemoryError | OutOfMemoryError):
+            outcome = "out_of_memory"
+        elif isinstance(error, RayActorError):
+            outcome = "died"
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = "its process ended: " + " ".join(lines) if outcome == "died" else lines[-1]
+        if _number(trial) not in record.trials(self._events.read()):
+            self._start(trial)  # its process failed before Tune called it started
         self._end(_number(trial), outcome, reason[:500])
 
     def _end(self, number: int, outcome: Outcome, reason: str | None) -> None:
