@@ -53,8 +53,7 @@ class Recorder(Callback):  # type: ignore[misc]
         self._end(number, outcome, reason)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        # What Tune just wrote; trial.get_pickled_error() looks for the copy that it makes some time later.
-        error = pickle.loads(Path(trial.pickled_error_file).read_bytes())
+        error = _error_of(trial)
         cause = getattr(error, "cause", error)
         outcome: Outcome = "failed"
         if isinstance(cause, MemoryError | OutOfMemoryError):
@@ -89,6 +88,12 @@ class Stopper(TuneStopper):  # type: ignore[misc]
 
     def stop_all(self) -> bool:
         return self._over()
+
+
+def _error_of(trial: Any) -> Any:
+    """What Tune just wrote on its disk; `trial.get_pickled_error()` looks for a copy that is made some time later."""
+    pickled = Path(trial.pickled_error_file)
+    return pickle.loads(pickled.read_bytes()) if pickled.exists() else Path(trial.error_file).read_text()
 
 
 def _number(trial: Any) -> int:
