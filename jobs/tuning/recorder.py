@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ray.exceptions import OutOfMemoryError, RayActorError
@@ -25,6 +27,9 @@ class Recorder(Callback):  # type: ignore[misc]
         self._said: dict[int, tuple[Outcome, str | None]] = {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        self._start(trial)
+
+    def _start(self, trial: Any) -> None:
         draw = trial.config["draw"]
         self._events.append(
             record.STARTED,
@@ -48,13 +53,17 @@ class Recorder(Callback):  # type: ignore[misc]
         self._end(number, outcome, reason)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        error = trial.get_error()
-        if isinstance(error, OutOfMemoryError):
-            outcome: Outcome = "out_of_memory"
-        else:
-            outcome = "died" if isinstance(error, RayActorError) else "failed"
+        error = _error_of(trial)
+        cause = getattr(error, "cause", error)
+        outcome: Outcome = "failed"
+        if isinstance(cause, MemoryError | OutOfMemoryError):
+            outcome = "out_of_memory"
+        elif isinstance(error, RayActorError):
+            outcome = "died"
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = "its process ended: " + " ".join(lines) if outcome == "died" else lines[-1]
+        if _number(trial) not in record.trials(self._events.read()):
+            self._start(trial)  # its process failed before Tune called it started
         self._end(_number(trial), outcome, reason[:500])
 
     def _end(self, number: int, outcome: Outcome, reason: str | None) -> None:
@@ -79,6 +88,12 @@ class Stopper(TuneStopper):  # type: ignore[misc]
 
     def stop_all(self) -> bool:
         return self._over()
+
+
+def _error_of(trial: Any) -> Any:
+    """What Tune just wrote on its disk; `trial.get_pickled_error()` looks for a copy that is made some time later."""
+    pickled = Path(trial.pickled_error_file)
+    return pickle.loads(pickled.read_bytes()) if pickled.exists() else Path(trial.error_file).read_text()
 
 
 def _number(trial: Any) -> int:

@@ -38,10 +38,16 @@ def run_of(study: Run, number: int) -> Run:
 
 def trial(config: dict[str, Any]) -> dict[str, Any]:
     """Train with `config["draw"]` under `config["settings"]`; reports each evaluation and returns how it ended."""
+    os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = _UNWIND_S
+    _clear_memory()  # a trial that was stopped left this function before its own turn to do so
+    ending = _train(config)
+    _clear_memory()
+    return ending
+
+
+def _train(config: dict[str, Any]) -> dict[str, Any]:
     from ray import tune
 
-    os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = _UNWIND_S
-    _clear_memory()
     base = from_tree(config["settings"], "settings of the study")
     run = run_of(Run(Storage(config["root"]), config["run"]), config["number"])
     tree = space.trial_settings(base, config["draw"])
@@ -64,7 +70,7 @@ def trial(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _clear_memory() -> None:
-    """Let go of the trial that this process ran before: its model is held by cycles, its GPU memory by a cache."""
+    """Let go of a trial that is over: its model is held by reference cycles, its GPU memory by a cache."""
     import torch
 
     gc.collect()
