@@ -281,7 +281,7 @@ def test_a_run_on_s3_is_the_same(command: Command, s3_server: str, tmp_path: Pat
     assert done.exit_code == 0, done.err
     run = done.run
     assert set(run.storage.list(run.path())) == {
-        "checkpoints", "config.yaml", "events.jsonl", "model", "report", "result.json",
+        "checkpoints", "config.yaml", "events.jsonl", "model", "owner.json", "report", "result.json",
     }  # fmt: skip
     assert len(run.storage.list(run.path("checkpoints"))) in (2, 3)
     assert kinds(run)[-1] == "result"

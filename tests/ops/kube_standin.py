@@ -183,6 +183,7 @@ def serve() -> Iterator[str]:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body are two writes; the second would wait 40 ms for an acknowledgement
     it: Store
 
     def handle_one(self) -> None:

@@ -153,6 +153,7 @@ def kubelet(api: ApiClient, folder: Path) -> Iterator[Kubelet]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # head and body are two writes
 
         def do_GET(self) -> None:
             self.send_response(200)
