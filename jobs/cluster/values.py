@@ -9,7 +9,7 @@ from jobs.cluster.profile import Profile
 from jobs.errors import UsageError
 from jobs.settings import ScalingSettings, Settings
 
-_PREPROCESS = "preprocess"
+_PREPROCESS, _EVALUATE = "preprocess", "evaluate"
 
 
 def make(job: str, settings: Settings, config_yaml: str, profile: Profile) -> dict[str, Any]:
@@ -17,16 +17,19 @@ def make(job: str, settings: Settings, config_yaml: str, profile: Profile) -> di
     workers = _workers(job, settings)
     shared = profile.shared_cluster
     images = {"registry": profile.registry, "tag": profile.tag}
+    scaling = settings.scaling
     return {
         "job": job,
         "config": config_yaml,
         "workers": {} if shared else workers,
+        # Its own process does the work: on the head it would do without a GPU.
+        "driver": {"cpus": scaling.cpus_per_worker, "gpus": scaling.gpus_per_worker} if job == _EVALUATE else {},
         "sharedCluster": shared or "",
         "serviceAccount": _PREPROCESS if job == _PREPROCESS else "train",
         "retries": 0 if shared else profile.retries,
         "deadlines": {"startSeconds": profile.start_deadline_s},
         "images": {key: value for key, value in images.items() if value},
-    } | ({} if shared or job == _PREPROCESS else {"ray": {"workerGroups": {"training": _pod(settings.scaling)}}})
+    } | ({} if shared or job == _PREPROCESS else {"ray": {"workerGroups": {"training": _pod(scaling)}}})
 
 
 def _workers(job: str, settings: Settings) -> dict[str, dict[str, int]]:

@@ -128,6 +128,14 @@ def test_serving_workers_are_ready_when_their_proxy_is(helm):
     assert "upgradeStrategy" not in service["rayClusterConfig"]
 
 
+def test_a_driver_that_works_itself_is_not_on_the_head(helm):
+    spec = only(helm.render("ray-job", FIXED | {"job": "evaluate", "driver": {"cpus": 4, "gpus": 0.5}}), "RayJob")[
+        "spec"
+    ]
+    assert (spec["entrypointNumCpus"], spec["entrypointNumGpus"]) == (4, 0.5)
+    assert not {"entrypointNumCpus", "entrypointNumGpus"} & only(helm.render("ray-job", FIXED), "RayJob")["spec"].keys()
+
+
 def test_a_run(helm):
     objects = helm.render("ray-job", FIXED)
     assert yaml.safe_load(only(objects, "ConfigMap")["data"]["config.yaml"]) == yaml.safe_load(FIXED["config"])

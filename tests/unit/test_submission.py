@@ -96,6 +96,12 @@ def test_pods_follow_from_workers(overrides: str, workers: int, pod: dict[str, o
     assert made["serviceAccount"] == "train"
 
 
+def test_evaluation_works_where_the_gpu_is() -> None:
+    tree = settings.load(None, "scaling.workers=1 scaling.cpus_per_worker=4 scaling.gpus_per_worker=1")
+    assert values.make("evaluate", tree, "x: 1", AT)["driver"] == {"cpus": 4, "gpus": 1}
+    assert values.make("train", tree, "x: 1", AT)["driver"] == {}
+
+
 def test_preprocessing_takes_its_own_pods_and_a_shared_cluster_none() -> None:
     tree = settings.load(None, "scaling.workers=4")
     made = values.make("tune", settings.load(None, "scaling.workers=1 tune.max_concurrent=3"), "x: 1", AT)
