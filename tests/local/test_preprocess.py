@@ -274,7 +274,12 @@ def test_ctrl_c_stops_with_the_way_to_go_on(
 ) -> None:
     source = jsonl(tmp_path / "raw.jsonl", *({"text": text} for text in texts(20, seed=16)))
     monkeypatch.setattr("jobs.corpus.progress.StageDisplay.ended", lambda *_: signal.raise_signal(signal.SIGINT))
-    done = preprocess(source, tmp_path / "corpus")
+    # What is started in the background ignores Ctrl-C, tests included.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        done = preprocess(source, tmp_path / "corpus")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert done.exit_code == 130
     assert f"go on with: make preprocess RESUME={done.run.id}" in done.err
     assert kinds(done.run)[-1] == "failed"
