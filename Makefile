@@ -7,7 +7,7 @@ MAKEFLAGS += --no-builtin-rules
 PYTHON ?= python3.11
 VENV ?= .venv
 PY := $(VENV)/bin/python
-EXTRAS := local dev charts infra gemma eval ops
+EXTRAS := local dev charts infra gemma eval ops gateway
 INSTALL := $(VENV)/bin/uv pip install --quiet --no-deps --require-hashes --compile-bytecode --python $(PY)
 
 # What the targets take on the command line, e.g. make train CONFIG=my.yaml SET="train.epochs=2"
@@ -110,7 +110,7 @@ retention: $(VENV)/.ops ## Delete the backups that no rule keeps
 
 ##@ Develop
 
-EVERYTHING := $(addprefix $(VENV)/,.dev .infra .eval .ops bin/helm)
+EVERYTHING := $(addprefix $(VENV)/,.dev .infra .eval .ops .gateway bin/helm)
 
 .PHONY: test
 test: $(EVERYTHING) ## Run the tests (ARGS="-k name" for some of them)
