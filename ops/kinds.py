@@ -25,12 +25,15 @@ KINDS = (CONFIG_MAP, *RAY_KINDS)
 STATUS_CONFIG_MAP = "haetsal-ops-status"
 """Where the last results of backup, drill and retention are published; no part of a backup."""
 
-_MADE_BY_KUBERNETES = ("kube-root-ca.crt", STATUS_CONFIG_MAP)
+MEMORY_CONFIG_MAP = "haetsal-health"
+"""What the health checker remembers of its repairs; restored, it would remember wrongly."""
+
+_NOT_SAVED = ("kube-root-ca.crt", STATUS_CONFIG_MAP, MEMORY_CONFIG_MAP)
 
 
 def is_saved(kind: Kind, item: dict[str, Any]) -> bool:
     """Whether an object is a person's or a chart's, and not made by the cluster itself."""
-    return not (kind == CONFIG_MAP and (item["metadata"]["name"] in _MADE_BY_KUBERNETES or is_owned(item)))
+    return not (kind == CONFIG_MAP and (item["metadata"]["name"] in _NOT_SAVED or is_owned(item)))
 
 
 def is_owned(item: dict[str, Any]) -> bool:

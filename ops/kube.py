@@ -160,10 +160,12 @@ class Cluster:
         """Change some fields of an object (JSON merge patch)."""
         return self._write("PATCH", group, body, "application/merge-patch+json")
 
-    def delete(self, group: str, kind: str, name: str, namespace: str | None = None) -> None:
-        """Ask for the deletion of an object; fine if it is not there."""
+    def delete(
+        self, group: str, kind: str, name: str, namespace: str | None = None, options: Object | None = None
+    ) -> None:
+        """Ask for the deletion of an object (`options`: DeleteOptions); fine if it is not there."""
         try:
-            self._send("DELETE", self.resource(group, kind).url(namespace, name), f"{kind} {name}")
+            self._send("DELETE", self.resource(group, kind).url(namespace, name), f"{kind} {name}", body=options)
         except Missing:
             return
 

@@ -1,4 +1,4 @@
-"""Knobs of backup, retention, restore and drill: one closed tree, read like a run's (`--config FILE`, `--set`).
+"""Knobs of everything in `ops` that runs on a cluster: one closed tree, read like a run's (`--config FILE`, `--set`).
 
 No secret is a setting: S3 credentials come from the AWS environment or the pod's role, the database's password from
 libpq's password file (PGPASSFILE), keys from files that a Secret is mounted at.
@@ -13,6 +13,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from jobs.section import Address, Section
+from ops.health.settings import AlertSettings, HealthSettings, RecoverySettings
 
 _PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]*@")
 
@@ -136,3 +137,9 @@ class OpsSettings(Section):
     """Waiting."""
     drill: DrillSettings = DrillSettings()
     """Trying out."""
+    health: HealthSettings = HealthSettings()
+    """Looking."""
+    recovery: RecoverySettings = RecoverySettings()
+    """Repairing."""
+    alerts: AlertSettings = AlertSettings()
+    """Telling."""

@@ -1,0 +1,1 @@
+"""Telling people, once, through channels that may themselves be broken."""

@@ -1,0 +1,1 @@
+"""What is observed of the platform, and what is wrong with it."""

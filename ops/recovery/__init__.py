@@ -1,0 +1,1 @@
+"""Repairs: decided by a pure function, carried out in small steps, remembered and audited."""
