@@ -38,8 +38,8 @@ def plan(
 ) -> tuple[tuple[Firing, ...], Told]:
     """The alerts to send, and `told` as it is even if they cannot be sent.
 
-    Sent is what is new, what became more severe, what was repaired again, what has gone on for `repeat_s`, and once that
-    it is over. What comes and goes within `calm_s` is one alert.
+    Sent is what is new, what became more severe, what was repaired again, what has gone on for `repeat_s`, and once
+    that it is over. What comes and goes within `calm_s` is one alert.
     """
     current = {one.alert.fingerprint: one for one in firing}
     due = [one for key, one in current.items() if key not in told or _again(one, told[key], now, repeat_s)]

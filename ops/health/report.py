@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from ops.health.finding import Severity
+from ops.health.finding import Id, Severity
 from ops.health.rounds import Report
 from ops.recovery.decide import Decision
 
@@ -39,13 +39,23 @@ def table(report: Report, runbook: str) -> str:
 
 def as_json(report: Report, runbook: str) -> str:
     """The same as one line of JSON."""
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, str | None]] = []
     for one in report.decisions:
         finding = one.finding
-        row = {"id": finding.id, "target": finding.target, "severity": finding.severity, "sentence": finding.sentence}
+        row: dict[str, str | None] = {
+            "id": finding.id,
+            "target": finding.target,
+            "severity": finding.severity,
+            "sentence": finding.sentence,
+        }
         row |= {"scope": finding.scope, "runbook": f"{runbook}#{finding.id}", "repair": str(one.repair or "") or None}
         rows.append(row | {"reason": one.reason, "outcome": report.outcomes.get(finding.scope) if one.repair else None})
-    tree = {"at": report.at.isoformat(), "healthy": not rows, "findings": rows, "problems": report.problems}
+    tree: dict[str, Any] = {
+        "at": report.at.isoformat(),
+        "healthy": not rows,
+        "findings": rows,
+        "problems": report.problems,
+    }
     return json.dumps(tree, ensure_ascii=False)
 
 
@@ -64,8 +74,8 @@ def metrics(report: Report) -> dict[str, float]:
         "health_findings_critical": float(_count(report, Severity.CRITICAL)),
         "health_findings_warning": float(_count(report, Severity.WARNING)),
         "health_repairs_last_round": float(len(report.outcomes)),
-        "health_circuits_open": float(ids.count("repairs-stopped")),
-        "health_channels_failing": float(ids.count("channel-down")),
+        "health_circuits_open": float(ids.count(Id.REPAIRS_STOPPED)),
+        "health_channels_failing": float(ids.count(Id.CHANNEL_DOWN)),
     }
 
 

@@ -84,7 +84,8 @@ class Checker:
             problem = problem or f"nothing is repaired: {len(log)} audit entries wait for {self._audit_log.root}"
             finding = Finding(Id.AUDIT_BEHIND, "audit", Severity.CRITICAL, problem)
             decisions += (Decision(finding, None, ""),)
-        memory, outcomes = Memory(history, known.sent, log), {}
+        memory = Memory(history, known.sent, log)
+        outcomes: dict[str, str] = {}
         if problem:
             decisions = tuple(replace(one, repair=None, reason=problem) for one in decisions)
         elif not self._dry_run:

@@ -1,6 +1,7 @@
 """Knobs of health checks, recovery and alerts; `ops/settings.py` joins them into the tree.
 
-Addresses that are secrets (a webhook, Slack's) are never settings: a setting names the file that a Secret is mounted at.
+Addresses that are secrets (a webhook, Slack's) are never settings: a setting names the file that holds one, where a
+Secret is mounted.
 """
 
 from __future__ import annotations
