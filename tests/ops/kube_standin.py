@@ -26,7 +26,15 @@ _PATH = re.compile(
     r"/(?P<plural>[^/]+)(?:/(?P<name>[^/]+))?(?:/(?P<part>status))?$"
 )
 _BUILT_IN = {
-    "v1": {"namespaces": ("Namespace", False), "configmaps": ("ConfigMap", True)},
+    "v1": {
+        "namespaces": ("Namespace", False),
+        "configmaps": ("ConfigMap", True),
+        "events": ("Event", True),
+        "nodes": ("Node", False),
+        "pods": ("Pod", True),
+    },
+    "apps/v1": {"deployments": ("Deployment", True)},
+    "batch/v1": {"jobs": ("Job", True)},
     "coordination.k8s.io/v1": {"leases": ("Lease", True)},
     "apiextensions.k8s.io/v1": {"customresourcedefinitions": ("CustomResourceDefinition", False)},
 }
@@ -86,9 +94,12 @@ class Store:
                 return self._drop(key)
             return old if new == old else self._keep("MODIFIED", key, new)
 
-    def delete(self, key: tuple[str, str, str]) -> Object:
+    def delete(self, key: tuple[str, str, str], options: Object) -> Object:
         with self.changed:
             old = self.get(key)
+            uid = options.get("preconditions", {}).get("uid")
+            if uid and uid != old["metadata"]["uid"]:
+                raise Refused(409, "Conflict", "Precondition failed: UID in precondition is of another object")
             if old["metadata"].get("finalizers"):
                 marked = deepcopy(old)
                 marked["metadata"]["deletionTimestamp"] = "2026-11-22T00:00:00Z"
@@ -216,7 +227,7 @@ class _Handler(BaseHTTPRequestHandler):
                 with self.it.changed:
                     return self.it.change(key, _merged(self.it.get(key), body), part)
             case _:
-                return self.it.delete(key)
+                return self.it.delete(key, body)
 
     def _target(self, path: str) -> tuple[str, str, str, str]:
         found = _PATH.match(path)

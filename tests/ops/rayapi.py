@@ -13,6 +13,7 @@ _BOOL, _TEXT, _INT = {"type": "boolean"}, {"type": "string"}, {"type": "integer"
 _CLUSTER = {
     "rayVersion": _TEXT,
     "suspend": _BOOL,
+    "enableInTreeAutoscaling": _BOOL,
     "headGroupSpec": _OPEN,
     "workerGroupSpecs": {"type": "array", "items": _OPEN},
     "gcsFaultToleranceOptions": _OPEN,
