@@ -77,14 +77,15 @@ class Checker:
         history = {scope: _concluded(record) for scope, record in known.history.items()}
         scopes = {one.scope for one in found}
         history = dict(observe(history, scopes, now, settings.recovery, blind=bool(observed.unseen)))
-        log = (*known.audit, *_conclusions(known.history, history, now))
+        memory = replace(known, history=history).log(*_conclusions(known.history, history, now))
         cases = [Case(one, repairs(one, observed, settings.health)) for one in found]
         decisions = decide(cases, history, now, settings.recovery)
-        if len(log) >= AUDIT_FULL:
-            problem = problem or f"nothing is repaired: {len(log)} audit entries wait for {self._audit_log.root}"
+        if len(memory.audit) >= AUDIT_FULL:
+            problem = (
+                problem or f"nothing is repaired: {len(memory.audit)} audit entries wait for {self._audit_log.root}"
+            )
             finding = Finding(Id.AUDIT_BEHIND, "audit", Severity.CRITICAL, problem)
             decisions += (Decision(finding, None, ""),)
-        memory = Memory(history, known.sent, log)
         outcomes: dict[str, str] = {}
         if problem:
             decisions = tuple(replace(one, repair=None, reason=problem) for one in decisions)
@@ -191,7 +192,7 @@ def _attempt(decision: Decision, history: History, now: datetime) -> Attempt:
 def _noted(memory: Memory, decision: Decision, attempt: Attempt, event: str, said: str) -> Memory:
     scope = decision.finding.scope
     entry = audit.entry(attempt.at, event, scope, decision.finding.id, attempt.what, said)
-    return replace(memory, history=attempted(memory.history, scope, attempt), audit=(*memory.audit, entry))
+    return replace(memory, history=attempted(memory.history, scope, attempt)).log(entry)
 
 
 def _tried(record: Record) -> str:

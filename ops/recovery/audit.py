@@ -25,19 +25,22 @@ class Entry:
 
     id: str
     at: datetime
+    """The look that it belongs to."""
     event: str
-    """decided, ended, healed, or would (a dry run)"""
+    """decided, ended or healed"""
     scope: str
     finding: str
     what: str
     """The repair."""
     said: str
     """Why, or with what outcome."""
+    number: int = 0
+    """Given when it is remembered."""
 
     @property
     def name(self) -> str:
         """Where it lies; the same whenever it is sent again."""
-        return f"audit/{self.at:%Y-%m-%d}/{self.at:%H%M%S.%f}-{self.id}.json"
+        return f"audit/{self.at:%Y-%m-%d}/{self.at:%H%M%S.%f}-{self.number:06d}-{self.id}.json"
 
 
 def entry(at: datetime, event: str, scope: str, finding: str, what: str, said: str) -> Entry:

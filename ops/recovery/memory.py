@@ -8,7 +8,7 @@ entries wait here, written in one piece with what they tell of, until S3 has the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from pydantic import TypeAdapter, ValidationError
@@ -32,6 +32,13 @@ class Memory:
     """By channel and fingerprint."""
     audit: tuple[Entry, ...] = ()
     """Entries that S3 does not have yet."""
+    logged: int = 0
+    """Entries there have ever been."""
+
+    def log(self, *entries: Entry) -> Memory:
+        """With more entries, numbered."""
+        numbered = (replace(one, number=self.logged + number) for number, one in enumerate(entries, start=1))
+        return replace(self, audit=(*self.audit, *numbered), logged=self.logged + len(entries))
 
 
 class Store(Protocol):

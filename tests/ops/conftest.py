@@ -14,7 +14,7 @@ import proxy
 import pytest
 import rayapi
 from moto.server import ThreadedMotoServer
-from platform_under_test import Platform
+from platform_under_test import Platform, point_at
 
 _numbers = itertools.count()
 
@@ -39,15 +39,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def bucket(s3: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """Address of a place in a fresh bucket; the environment points at its server."""
-    for name, value in {
-        "AWS_ENDPOINT_URL": s3,
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    point_at(s3, monkeypatch)
     name = f"backups-{next(_numbers)}"
     boto3.client("s3").create_bucket(Bucket=name)
     return f"s3://{name}/haetsal"

@@ -59,7 +59,7 @@ class Listener:
 
     url: str = ""
     answers: dict[str, Behaviour] = field(default_factory=dict)
-    otherwise: Behaviour = Says()  # noqa: RUF009
+    otherwise: Behaviour = Says()
     asked: list[Asked] = field(default_factory=list)
     hurt: list[Behaviour] = field(default_factory=list)
     """Every reset, stall and drip that was carried out, and every status of 400 and more."""

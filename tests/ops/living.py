@@ -21,19 +21,21 @@ from apiserver import Kube
 from listener import Listener, Says
 from rayapi import Namespace
 
+from ops.backup import catalog
 from ops.backup.catalog import State
 from ops.backup.objects import open_objects
 from ops.backup.run import backup
 from ops.backup.sealing import Sealing
 from ops.health.gather import Gatherer
 from ops.health.rounds import Checker, Report
+from ops.kinds import MEMORY_CONFIG_MAP
 from ops.kube import Cluster
 from ops.recovery.act import RESTARTED, PlatformRepairer
 from ops.recovery.memory import ConfigMapStore
 from ops.settings import OpsSettings
 
 Object = dict[str, Any]
-_LOOK_S = 0.05
+_LOOK_S = 0.15
 _numbers = itertools.count()
 _SERVE_CONFIG = "applications:\n- name: chat\n  import_path: jobs.serving.app:build\n"
 APPLICATION = {"status": "RUNNING", "message": "", "last_deployed_time_s": 1_763_000_000.0}
@@ -58,6 +60,7 @@ class Living:
         self.operator_works = True
         self._store = store
         self._heads: dict[str, str] = {}
+        self._nodes: list[str] = []
         self._restarted = ""
         self._stop, self._thread = threading.Event(), threading.Thread(target=self._live, daemon=True)
         self._trouble: list[BaseException] = []
@@ -140,6 +143,28 @@ class Living:
         self._set("pods", pod["metadata"]["name"], status | state)
         assert self._get("pods", pod["metadata"]["name"])["status"]["containerStatuses"][0]["state"] == waiting
 
+    def forget(self) -> None:
+        """Empty the checker's memory and its audit log."""
+        self.kube.ask("DELETE", self.namespace.path("ConfigMap", MEMORY_CONFIG_MAP))
+        objects = open_objects(self.settings().store)
+        for stored in list(objects.list("audit/")):
+            objects.delete(stored.name)
+
+    def heal(self) -> None:
+        """Undo every fault that is only told, and make a new backup."""
+        for name in self._nodes:
+            self.kube.ask("DELETE", f"/api/v1/nodes/{name}")
+        self._nodes.clear()
+        for name in self.namespace.names("RayJob"):
+            self.kube.ask("DELETE", self.namespace.path("RayJob", name))
+        self.gateway.otherwise = self.tracking.otherwise = Says()
+        self.set_deployment("kuberay-operator", 1)
+        self.operator_works = True
+        objects = open_objects(self.settings().store)
+        for backup_id in catalog.backup_ids(objects):
+            objects.delete(f"manifests/{backup_id}.json")
+        self.back_up()
+
     def change_pod(self, pod: Object, status: Object) -> None:
         """Change some of a pod's status."""
         self._set("pods", pod["metadata"]["name"], status)
@@ -152,29 +177,20 @@ class Living:
         self.kube.ask("POST", self._path("jobs"), body)
         self._set("jobs", run, {"failed": 2})
 
-    def set_node(self, condition: str, status: str, reason: str) -> None:
-        """A node of this platform's name with one condition."""
-        row = {
-            "type": condition,
-            "status": status,
-            "reason": reason,
-            "message": "it was broken",
-            "lastTransitionTime": now(),
-        }
-        ready = [] if condition == "Ready" else [{"type": "Ready", "status": "True", "lastTransitionTime": now()}]
-        self._node({}, [row, *ready])
-
-    def taint_node(self, key: str) -> None:
-        """A node of this platform's name with a taint."""
-        self._node({"taints": [{"key": key, "effect": "NoSchedule"}]}, [{"type": "Ready", "status": "True"}])
-
-    def _node(self, spec: Object, conditions: list[Object]) -> None:
-        name = self.namespace.name
+    def add_node(self, condition: str = "Ready", status: str = "True", reason: str = "", taint: str = "") -> None:
+        """A node that is ready but for one condition, or a taint."""
+        name = f"{self.namespace.name}-{next(_numbers)}"
+        changed = {"lastTransitionTime": now(), "message": "it was broken"}
+        rows = {"Ready": "True"} | {condition: status}
+        conditions = [{"type": kind, "status": value, "reason": reason} | changed for kind, value in rows.items()]
+        spec = {"taints": [{"key": taint, "effect": "NoSchedule"}]} if taint else {}
         self.kube.ask("POST", "/api/v1/nodes", {"metadata": {"name": name}, "spec": spec})
-        status = {"status": {"conditions": conditions}}
-        self.kube.ask("PATCH", f"/api/v1/nodes/{name}/status", status, "application/merge-patch+json")
+        self._nodes.append(name)
+        body = {"status": {"conditions": conditions}}
+        self.kube.ask("PATCH", f"/api/v1/nodes/{name}/status", body, "application/merge-patch+json")
         found = self.kube.ask("GET", f"/api/v1/nodes/{name}")
-        assert [one["type"] for one in found["status"]["conditions"]] == [one["type"] for one in conditions]
+        assert {one["type"]: one["status"] for one in found["status"]["conditions"]} == rows
+        assert not taint or taint in str(found["spec"]["taints"])
 
     def set_application(self, status: str) -> None:
         """What Serve says of the application."""
@@ -196,8 +212,6 @@ class Living:
             self._stop.set()
             self._thread.join()
             self.namespace.clear()
-            if self.kube.ask("GET", f"/api/v1/nodes/{self.namespace.name}"):
-                self.kube.ask("DELETE", f"/api/v1/nodes/{self.namespace.name}")
             assert not self._trouble, self._trouble
 
     # Controllers.
@@ -240,6 +254,7 @@ class Living:
             if name in self.broken_heads and self._heads.get(name) == uid:
                 self.break_pod(pod)
             else:
+                self.broken_heads.discard(name)
                 self._heads[name] = uid
                 self._heal_dashboard(dashboard)
                 self.serve.otherwise = Says()

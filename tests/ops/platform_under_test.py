@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import pytest
 import rayapi
 from apiserver import Kube
 from postgres import MLFLOW_ROWS, MLFLOW_TABLES
@@ -45,6 +46,19 @@ def _child(name: str, argv: list[str], environ: dict[str, str]) -> None:
     sys.argv = argv
     with Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere), redirect_stdout(nowhere):
         cli.main(_COMMANDS[name])
+
+
+def point_at(s3: str, environment: pytest.MonkeyPatch) -> None:
+    """Let every AWS client of this process talk to that server."""
+    for name, value in {
+        "AWS_ENDPOINT_URL": s3,
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        environment.setenv(name, value)
+    environment.delenv("AWS_PROFILE", raising=False)
 
 
 @dataclass(frozen=True)

@@ -175,7 +175,7 @@ def test_without_drills_none_is_missed() -> None:
 
 def test_blind_nothing_is_called_gone() -> None:
     """An API server that is away must not look like a platform that is gone."""
-    kinds = {name: "no answer" for name in ("pods", "RayClusters", "RayServices", "RayJobs", "nodes", "operator")}
+    kinds = dict.fromkeys(("pods", "RayClusters", "RayServices", "RayJobs", "nodes", "operator"), "no answer")
     blind = Observed(at=NOW, unseen=kinds, backup=HEALTHY.backup, drill=HEALTHY.drill)
     assert {one.id for one in told(blind)} == {Id.SOURCE_UNSEEN}
     without_pods = replace(HEALTHY, unseen={"pods": "no answer"}, pods=())
