@@ -91,6 +91,10 @@ fetch: $(PLACE) ## Copy model and report of a finished run here, verified (RUN=<
 # Settings of the operations: a file of their own, and SET over it.
 OPS_OPTIONS = $(if $(OPS_CONFIG),--config '$(OPS_CONFIG)') --set '$(if $(NAMESPACE),cluster.namespace=$(NAMESPACE) )$(SET)'
 
+.PHONY: health
+health: $(VENV)/.ops ## Look at every part of the platform (REPAIR=1 repairs by the policy, with DRY_RUN=1 says what it would do)
+	@$(PY) -m ops.health $(OPS_OPTIONS) $(if $(REPAIR),--repair) $(if $(DRY_RUN),--dry-run) $(if $(JSON),--json)
+
 .PHONY: backup
 backup: $(VENV)/.ops ## Save Ray objects, settings, job records and MLflow's database (OPS_CONFIG=, SET=)
 	@$(PY) -m ops.backup $(OPS_OPTIONS)

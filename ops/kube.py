@@ -90,7 +90,8 @@ class Cluster:
                 files = os.environ.get("KUBECONFIG")  # the library looks only when it is imported
                 config.load_kube_config(files, settings.context, configuration)
         except (config.ConfigException, OSError) as error:
-            raise EnvironmentNotReady(f"no cluster: {error}; set KUBECONFIG or cluster.context") from None
+            why = str(error).rstrip(".")
+            raise EnvironmentNotReady(f"no cluster: {why}; set KUBECONFIG or cluster.context") from None
         configuration.retries = _RETRIES
         self.server = str(configuration.host)
         self._api = client.ApiClient(configuration)

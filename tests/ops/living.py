@@ -94,8 +94,8 @@ class Living:
             "recovery": {
                 "confirm_s": 0.2,
                 "recreate_after_s": 0.4,
-                "window_s": 0.5,
-                "backoff_max_s": 0.5,
+                "window_s": 3,
+                "backoff_max_s": 3,
                 "gone_s": 10,
                 "calm_s": 2,
                 "flaps": 50,

@@ -1,4 +1,4 @@
-"""A platform in a namespace, and the four commands as a user runs them, in this process or in one of their own."""
+"""A platform in a namespace, and the commands as a user runs them, in this process or in one of their own."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from jobs import cli
 from ops import drill, retention
 from ops.backup import __main__ as backup_command
 from ops.backup.objects import Objects, open_objects
+from ops.health import __main__ as health_command
 from ops.restore import __main__ as restore_command
 from ops.settings import StoreSettings
 
@@ -34,6 +35,7 @@ _COMMANDS = {
     "restore": restore_command.command,
     "drill": drill.command,
     "retention": retention.command,
+    "health": health_command.command,
 }
 
 
@@ -84,6 +86,26 @@ class Done:
         return lines[0]
 
 
+def run(command_line: list[str]) -> Done:
+    """A command in this process, which has paid for the imports."""
+    out, err = io.StringIO(), io.StringIO()
+    code: Any = None
+    with patch.object(sys, "argv", command_line), redirect_stdout(out), redirect_stderr(err):
+        try:
+            cli.main(_COMMANDS[command_line[0]])
+        except SystemExit as ended:
+            code = ended.code
+    return Done(int(code), out.getvalue(), err.getvalue())
+
+
+def start(command_line: list[str]) -> BaseProcess:
+    """A command in a process of its own, forked from one that has paid for the imports."""
+    environ = {key: value for key, value in os.environ.items() if key.startswith(("AWS_", "KUBE", "PG"))}
+    process = _FORKS.Process(target=_child, args=(command_line[0], command_line, environ))
+    process.start()
+    return process
+
+
 @dataclass(frozen=True)
 class Platform:
     """Where everything is."""
@@ -124,21 +146,11 @@ class Platform:
 
     def run(self, name: str, *arguments: str) -> Done:
         """A command in this process, which has paid for the imports."""
-        out, err = io.StringIO(), io.StringIO()
-        code: Any = None
-        with patch.object(sys, "argv", self.command_line(name, *arguments)), redirect_stdout(out), redirect_stderr(err):
-            try:
-                cli.main(_COMMANDS[name])
-            except SystemExit as ended:
-                code = ended.code
-        return Done(int(code), out.getvalue(), err.getvalue())
+        return run(self.command_line(name, *arguments))
 
     def start(self, name: str, *arguments: str) -> BaseProcess:
         """A command in a process of its own, forked from one that has paid for the imports."""
-        environ = {key: value for key, value in os.environ.items() if key.startswith(("AWS_", "KUBE", "PG"))}
-        process = _FORKS.Process(target=_child, args=(name, self.command_line(name, *arguments), environ))
-        process.start()
-        return process
+        return start(self.command_line(name, *arguments))
 
     @contextmanager
     def operator(self, namespace: Namespace | None = None) -> Iterator[None]:
