@@ -56,7 +56,7 @@ def workloads(targets: Targets) -> dict[str, Workload]:
         ),
         "restore-reader": Workload(ours, "restore-reader", "Restores and drills read backups", _restore(targets)),
         "retention-deleter": Workload(ours, "retention-deleter", "Old backups are deleted", _retention(targets)),
-        "health-checker": Workload(ours, "health-checker", "Health checks observe", _health(targets)),
+        "health-checker": Workload(ours, "health-checker", "Health checks observe, repair and audit", _health(targets)),
         "cluster-autoscaler": Workload(
             "kube-system", "cluster-autoscaler", "Node groups grow and shrink", _autoscaler(targets)
         ),
@@ -162,13 +162,13 @@ def _retention(targets: Targets) -> tuple[Statement, ...]:
 
 
 def _health(targets: Targets) -> tuple[Statement, ...]:
-    node_groups = f"arn:aws:eks:{targets.region}:{targets.account_id}:nodegroup/{targets.cluster_name}/*/*"
     return (
         _list("SeeBackups", targets.backups),
+        # A cluster is brought back only from a backup that was verified as a whole.
+        Statement("ReadBackups", ("s3:GetObject",), (f"{targets.backups}/*",)),
+        Statement("WriteAudit", ("s3:PutObject",), (f"{targets.backups}/audit/*",)),
         _list("SeeArtifacts", targets.artifacts),
-        _list("SeeData", targets.data),
-        Statement("SeeCluster", ("eks:DescribeCluster", "eks:ListNodegroups"), (targets.cluster_arn,)),
-        Statement("SeeNodeGroups", ("eks:DescribeNodegroup",), (node_groups,)),
+        _use_key(targets, "kms:Decrypt", "kms:GenerateDataKey"),
     )
 
 

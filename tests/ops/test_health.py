@@ -24,7 +24,8 @@ from faults import FAULTS
 from listener import Resets
 from living import Living, audit_of, rounds
 from platform_under_test import point_at, run, start
-from proxy import Kill, Request, s3_error
+from proxy import Kill, Proxy, Request, s3_error
+from rights import Right, granted, needed
 
 from jobs.errors import EnvironmentNotReady
 from ops.alerts.channels import Slack, Webhook
@@ -39,11 +40,19 @@ REPAIRED = [name for name, fault in FAULTS.items() if fault.steps]
 
 
 @pytest.fixture(scope="module")
-def alive(kube: apiserver.Kube, s3: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Living]:
+def between(kube: apiserver.Kube) -> Iterator[Proxy]:
+    """A proxy before the API server; the checker goes through it, the platform does not."""
+    with proxy.before(kube.url) as it:
+        yield it
+
+
+@pytest.fixture(scope="module")
+def alive(kube: apiserver.Kube, between: Proxy, s3: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Living]:
     """One platform for all tests: each leaves it healthy."""
     with pytest.MonkeyPatch.context() as environment, ExitStack() as stack:
         point_at(s3, environment)
-        environment.setenv("KUBECONFIG", str(kube.kubeconfig(tmp_path_factory.mktemp("health") / "kubeconfig")))
+        kubeconfig = kube.kubeconfig(tmp_path_factory.mktemp("health") / "kubeconfig", between.url)
+        environment.setenv("KUBECONFIG", str(kubeconfig))
         boto3.client("s3").create_bucket(Bucket="health")
         it = stack.enter_context(Living(kube, "health", "s3://health/haetsal", stack).alive())
         it.back_up()
@@ -51,10 +60,14 @@ def alive(kube: apiserver.Kube, s3: str, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture
-def living(alive: Living) -> Living:
-    """That platform, with a checker that remembers nothing."""
+def living(alive: Living, between: Proxy) -> Iterator[Living]:
+    """That platform, with a checker that remembers nothing. Whatever it asks for, its service account may."""
     alive.forget()
-    return alive
+    needs: set[Right | None] = set()
+    between.reset(lambda request: needs.add(needed(request)))
+    yield alive
+    beyond = {right for right in needs if right and not granted("health-checker", right)}
+    assert not beyond, f"charts/haetsal/rbac.yaml does not grant {beyond}"
 
 
 @pytest.mark.parametrize("name", REPAIRED)
@@ -120,16 +133,16 @@ def test_a_dead_channel_does_not_stop_recovery(living: Living) -> None:
 
 def test_without_s3_it_is_repaired_and_audited_later(living: Living, s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """S3 answers 503 to everything: that is a finding, and what needs no backup is repaired all the same."""
-    with proxy.before(s3) as between:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", between.url)
+    with proxy.before(s3) as store:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", store.url)
         settings = living.settings(store__attempts=1)
         checker = living.checker(settings)
-        between.reset(lambda request: s3_error(503, "ServiceUnavailable"))
+        store.reset(lambda request: s3_error(503, "ServiceUnavailable"))
         FAULTS["worker keeps ending"].inject(living)
         rounds(checker, lambda report: {"worker-down", "store-down"} <= ids(report))
         rounds(checker, lambda report: "worker-down" not in ids(report))
-        assert between.happened, "S3 was down"
-        between.reset()
+        assert store.happened, "S3 was down"
+        store.reset()
         rounds(checker, lambda report: not report.findings)
         assert [row["event"] for row in audit_of(living, settings)] == ["decided", "ended", "healed"]
 
@@ -141,23 +154,19 @@ def test_a_certificate_near_its_end(living: Living, tmp_path: Path) -> None:
     assert (finding.id, finding.sentence) == ("certificate-ending", f"the certificate of {place} ends in 3 days")
 
 
-def test_killed_in_a_repair(
-    living: Living, kube: apiserver.Kube, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_in_a_repair(living: Living, between: Proxy) -> None:
     """The next checker knows that a repair was begun, says that its outcome is unknown, and waits its time."""
-    with proxy.before(kube.url) as between:
-        monkeypatch.setenv("KUBECONFIG", str(kube.kubeconfig(tmp_path / "proxied", between.url)))
-        settings, pid = living.settings(), [0]
-        FAULTS["worker keeps ending"].inject(living)
-        between.reset(lambda request: Kill(lambda: pid[0], after=False) if deletes_a_pod(request) and pid[0] else None)
-        process = start(command_line(settings, "--repair", "--watch", "60"))
-        pid[0] = process.pid or 0
-        process.join(60)
-        assert process.exitcode == -signal.SIGKILL
-        assert len(between.happened) == 1, "it was killed in its first repair"
-        between.reset()
-        checker = living.checker(settings)
-        reports = rounds(checker, lambda report: not report.findings)
+    settings, pid = living.settings(), [0]
+    FAULTS["worker keeps ending"].inject(living)
+    between.reset(lambda request: Kill(lambda: pid[0], after=False) if deletes_a_pod(request) and pid[0] else None)
+    process = start(command_line(settings, "--repair", "--watch", "60"))
+    pid[0] = process.pid or 0
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    assert len(between.happened) == 1, "it was killed in its first repair"
+    between.reset()
+    checker = living.checker(settings)
+    reports = rounds(checker, lambda report: not report.findings)
     assert all(not report.outcomes for report in reports[:2]), "not again at once"
     said = [row["said"] for row in audit_of(living, settings) if row["event"] == "ended"]
     assert said[0] == UNKNOWN
@@ -173,19 +182,15 @@ def test_two_checkers(living: Living) -> None:
     assert LEASE in done.error
 
 
-def test_a_dry_run_says_what_it_would_do_and_writes_nothing(
-    living: Living, kube: apiserver.Kube, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with proxy.before(kube.url) as between:
-        monkeypatch.setenv("KUBECONFIG", str(kube.kubeconfig(tmp_path / "proxied", between.url)))
-        settings = living.settings(recovery__confirm_s=0)
-        FAULTS["worker keeps ending"].inject(living)
-        between.reset()
-        done = run(command_line(settings, "--repair", "--dry-run"))
-        assert between.changes == []
-        assert done.code == 10, "warnings only"
-        assert "(attempt 1 of 3): would be done" in done.out
-        rounds(living.checker(settings), lambda report: not report.findings)
+def test_a_dry_run_says_what_it_would_do_and_writes_nothing(living: Living, between: Proxy) -> None:
+    settings = living.settings(recovery__confirm_s=0)
+    FAULTS["worker keeps ending"].inject(living)
+    between.reset()
+    done = run(command_line(settings, "--repair", "--dry-run"))
+    assert between.changes == []
+    assert done.code == 10, "warnings only"
+    assert "(attempt 1 of 3): would be done" in done.out
+    rounds(living.checker(settings), lambda report: not report.findings)
 
 
 def test_a_look_by_hand(living: Living) -> None:

@@ -34,7 +34,7 @@ EXPECTED_OBJECT_ACCESS = {
     },
     "restore-reader": {("backups/*", READ), ("backups/*", "s3:GetObjectVersion")},
     "retention-deleter": {("backups/*", a) for a in (READ, "s3:GetObjectRetention", DELETE, "s3:DeleteObjectVersion")},
-    "health-checker": set(),
+    "health-checker": {("backups/*", READ), ("backups/audit/*", PUT)},
     "cluster-autoscaler": set(),
 }
 DATABASE_READERS = {"mlflow", "backup-writer", "restore-reader"}
