@@ -12,10 +12,12 @@ from platform_under_test import Platform
 from postgres import MLFLOW_ROWS, MLFLOW_TABLES, Server
 from rayapi import Namespace
 
+from jobs.manifest import compute, write_manifest
 from ops.backup import catalog
 from ops.backup.catalog import State
 from ops.backup.sealing import Sealing, make_keys
 from ops.kube import Cluster
+from ops.restore.content import open_backup
 from ops.settings import ClusterSettings, KeySettings
 
 
@@ -242,3 +244,32 @@ def test_keys_are_never_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "encryption.key").read_bytes() == key
     assert (tmp_path / "encryption.key").stat().st_mode & 0o077 == 0
     assert Sealing.load(KeySettings(encryption=tmp_path / "encryption.key")).cipher is not None
+
+
+def test_artifacts_are_indexed_by_their_hashes_and_the_promotion_log_is_kept(
+    platform: Platform, tmp_path: Path
+) -> None:
+    """The checksums of each run's manifest; a run without a model is left out; a damaged manifest is a problem."""
+    root = tmp_path / "runs-root"
+    for run in ("train-1", "train-2"):
+        model = root / "runs" / run / "model"
+        model.mkdir(parents=True)
+        (model / "adapter.safetensors").write_bytes(run.encode())
+        write_manifest(model)
+    (root / "runs" / "train-unfinished").mkdir()
+    (root / "runs" / "latest").write_text("train-2", encoding="utf-8")
+    log = b'{"alias": "champion", "to": "2"}\n'
+    (root / "promotions.jsonl").write_bytes(log)
+    backup_id = platform.with_(runs__root=root).run("backup").backup_id
+    content = open_backup(platform.objects, Sealing(), backup_id, 2)
+    kept = content.find("PromotionLog")
+    assert kept and b"".join(content.stream(kept)) == log
+    assert content.value("ArtifactIndex") == {
+        f"runs/{run}/model": {"adapter.safetensors": vars(entry)}
+        for run in ("train-1", "train-2")
+        for entry in compute(root / "runs" / run / "model").values()
+    }
+    (root / "runs" / "train-1" / "model" / "manifest.json").write_text("{", encoding="utf-8")
+    done = platform.with_(runs__root=root).run("backup")
+    assert done.code == 4
+    assert "runs: " in done.err and "not a manifest" in done.err
