@@ -35,7 +35,7 @@ class Answers:
 
 app = Answers.bind()
 """
-_START_S = 90
+_START_S = 150
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     command = [
         str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--port=0", "--num-cpus=1",
         "--object-store-memory=100000000", f"--dashboard-port={port}", "--include-dashboard=true",
-        f"--temp-dir={folder}", "--disable-usage-stats",
+        f"--dashboard-agent-listen-port={apiserver.free_port()}", f"--temp-dir={folder}", "--disable-usage-stats",
     ]  # fmt: skip
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, env=environ, stdout=log, stderr=log, start_new_session=True)
@@ -71,11 +71,11 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
         _until(lambda: it.ask("GET", "/api/gcs_healthz").status == 200, process, folder / "log")
         application = {"name": "chat", "import_path": "answers:app", "route_prefix": "/"}
         http = {"host": "127.0.0.1", "port": apiserver.free_port()}
-        put = it.ask("PUT", "/api/serve/applications/", {"http_options": http, "applications": [application]})
-        assert put.status == 200, put.data
+        serve = {"http_options": http, "applications": [application]}
+        _until(lambda: it.ask("PUT", "/api/serve/applications/", serve).status == 200, process, folder / "log")
         variables = {"env_vars": {"API_KEY": SECRET}}
-        sent = it.ask("POST", "/api/jobs/", {"entrypoint": "true", "submission_id": "run-1", "runtime_env": variables})
-        assert sent.status == 200, sent.data
+        job = {"entrypoint": "true", "submission_id": "run-1", "runtime_env": variables}
+        _until(lambda: it.ask("POST", "/api/jobs/", job).status == 200, process, folder / "log")  # once it has an agent
         _until(lambda: it.ask("GET", "/api/jobs/run-1").json()["status"] == "SUCCEEDED", process, folder / "log")
         _until(lambda: _serve_status(it) == "RUNNING", process, folder / "log")
         yield it
