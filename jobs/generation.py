@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from jobs.backends.sharding import is_sharded
 from jobs.training.scoring import scoring
 
 if TYPE_CHECKING:
@@ -47,7 +48,11 @@ def _answer(
     encoded = tokenizer.pad([{"input_ids": list(p)} for p in prompts], padding_side="left", return_tensors="pt")
     with scoring(model) as device:
         output = model.generate(
-            **encoded.to(device), max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id
+            **encoded.to(device),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            pad_token_id=tokenizer.pad_token_id,
+            synced_gpus=is_sharded(model),  # all go on until the last one's answer ends
         )
     written = output[:, encoded["input_ids"].shape[1] :].tolist()
     texts = tokenizer.batch_decode(written, skip_special_tokens=True)

@@ -170,8 +170,16 @@ class ScalingSettings(Section):
     """CPU cores that Ray reserves for each worker."""
     gpus_per_worker: float = Field(0.0, ge=0, le=16)
     """GPUs that Ray reserves for each worker; below 1 several workers share one."""
+    shard: Literal["auto", "on", "off"] = "auto"
+    """Split the base model over the workers (FSDP2) instead of keeping a copy on each: slower, for models that do not
+    fit on one GPU. With `train.backend=auto` the planner decides by itself, else `auto` is `off`."""
     max_failures: int = Field(3, ge=0)
     """Worker deaths survived by going on from the last checkpoint."""
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether each worker trains with a share of the model."""
+        return self.shard == "on"
 
 
 class Settings(Section):
@@ -206,6 +214,14 @@ class Settings(Section):
             raise ValueError("lora.method=full cannot train 4-bit weights; set model.quantization=none")
         if self.lora.rank_stabilized and self.lora.method == "full":
             raise ValueError("lora.rank_stabilized has no meaning with lora.method=full")
+        if self.scaling.is_sharded:
+            if self.scaling.workers < 2:
+                raise ValueError("scaling.shard=on splits the model over scaling.workers; set 2 or more, or shard=off")
+            if self.model.quantization != "none" or self.lora.method == "full" or self.train.backend == "unsloth":
+                raise ValueError(
+                    "scaling.shard=on trains an adapter on an unquantised base with the backends peft and compiled; "
+                    "set model.quantization=none and lora.method=lora, or scaling.shard=off"
+                )
         return self
 
 

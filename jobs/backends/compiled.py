@@ -88,10 +88,10 @@ class CompiledBackend(PeftBackend):
             layer.compile(dynamic=False)
 
     def trainer_arguments(self, settings: Settings) -> dict[str, Any]:
-        arguments: dict[str, Any] = {
+        arguments = super().trainer_arguments(settings) | {
             "loss_type": "chunked_nll",
-            "gradient_checkpointing": False,
-        }  # `accelerate` has set it
+            "gradient_checkpointing": False,  # `accelerate` has set it
+        }
         if settings.data.packing != "off":  # every batch has the same size, so nothing is compiled twice
             arguments["pad_to_multiple_of"] = settings.train.batch_size * settings.data.max_length
         return arguments

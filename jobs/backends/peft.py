@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.backends import sharding
 from jobs.errors import EnvironmentNotReady, UsageError
 from jobs.models import loading, read_tokenizer
 from jobs.settings import LoraSettings, ModelSettings, Settings
@@ -35,7 +36,7 @@ class PeftBackend:
         from peft import prepare_model_for_kbit_training
 
         tokenizer = read_tokenizer(settings.model, folder)
-        model = load_base(settings.model, folder)
+        model = load_base(settings.model, folder, sharded=settings.scaling.is_sharded)
         if settings.lora.method == "full":
             return model, tokenizer
         if settings.model.quantization == "4bit":
@@ -44,7 +45,7 @@ class PeftBackend:
         return with_adapter(model, settings.lora), tokenizer
 
     def trainer_arguments(self, settings: Settings) -> dict[str, Any]:
-        return {}
+        return sharding.ARGUMENTS if settings.scaling.is_sharded else {}
 
     @contextmanager
     def untouched(self, model: PreTrainedModel, folder: Path) -> Iterator[PreTrainedModel]:
@@ -57,7 +58,9 @@ class PeftBackend:
     def load_trained(self, model: PreTrainedModel, folder: Path) -> None:
         from safetensors.torch import load_file
 
-        if hasattr(model, "peft_config"):
+        if sharding.is_sharded(model):
+            sharding.put(model, load_file(folder / "adapter_model.safetensors"))
+        elif hasattr(model, "peft_config"):
             from peft import set_peft_model_state_dict
 
             set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
@@ -65,7 +68,10 @@ class PeftBackend:
             model.load_state_dict(type(model).from_pretrained(folder, dtype=model.dtype).state_dict())
 
     def save(self, model: PreTrainedModel, folder: Path) -> None:
-        model.save_pretrained(folder)
+        if sharding.is_sharded(model):
+            sharding.save(model, folder)
+        else:
+            model.save_pretrained(folder)
 
 
 def with_adapter(model: PreTrainedModel, lora: LoraSettings) -> PeftModel:
@@ -87,8 +93,11 @@ def with_adapter(model: PreTrainedModel, lora: LoraSettings) -> PeftModel:
         raise UsageError(f"lora.target_modules: {error}") from None
 
 
-def load_base(settings: ModelSettings, folder: Path) -> PreTrainedModel:
-    """The base model in its training precision, on the device of this process, from safetensors only."""
+def load_base(settings: ModelSettings, folder: Path, sharded: bool = False) -> PreTrainedModel:
+    """The base model in its training precision, from safetensors only, on the device of this process.
+
+    With `sharded` it stays in host memory, on the first worker alone, until the trainer splits it.
+    """
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -104,13 +113,14 @@ def load_base(settings: ModelSettings, folder: Path) -> PreTrainedModel:
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.bfloat16,
         )
-    with loading(folder):
+    on_gpu = torch.cuda.is_available() and not sharded
+    with loading(folder), sharding.loading_once() if sharded else nullcontext():
         return AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=precision(settings),
             use_safetensors=True,
             trust_remote_code=settings.trust_remote_code,
-            device_map={"": torch.cuda.current_device()} if torch.cuda.is_available() else None,
+            device_map={"": torch.cuda.current_device()} if on_gpu else None,
             **arguments,
         )
 

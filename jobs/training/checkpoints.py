@@ -68,7 +68,7 @@ def gather_random_states(folder: Path, rank: int, world_size: int) -> None:
 
 def newest(run: Run, scratch: Path) -> Checkpoint | None:
     """The newest complete checkpoint, fetched into `scratch` from remote storage; None if there is none."""
-    candidates = (_verified(run, step, scratch) for step in reversed(steps(run)))
+    candidates = (fetch(run, step, scratch) for step in reversed(steps(run)))
     return next((checkpoint for checkpoint in candidates if checkpoint), None)
 
 
@@ -76,8 +76,24 @@ def best(run: Run, events: EventLog, scratch: Path) -> Checkpoint | None:
     """The kept checkpoint with the lowest held-out loss on record; None if none was scored."""
     kept = set(steps(run))
     scored = {step: loss for step, loss in scores(events.read()).items() if step in kept}
-    candidates = (_verified(run, step, scratch) for step in sorted(scored, key=lambda s: (scored[s], s)))
+    candidates = (fetch(run, step, scratch) for step in sorted(scored, key=lambda s: (scored[s], s)))
     return next((checkpoint for checkpoint in candidates if checkpoint), None)
+
+
+def fetch(run: Run, step: int, scratch: Path) -> Checkpoint | None:
+    """The checkpoint after `step`, fetched into `scratch` from remote storage; None if it is not complete."""
+    relative = run.path("checkpoints", name_of(step))
+    try:
+        if run.storage.is_local:
+            folder = run.storage.local_path(relative)
+        else:
+            folder = scratch / name_of(step)
+            run.storage.download_tree(relative, folder)
+        verify_manifest(folder)
+    except IntegrityError as error:
+        _log.warning("checkpoint passed over: %s", error)
+        return None
+    return Checkpoint(step, folder)
 
 
 def scores(events: Iterable[Event]) -> dict[int, float]:
@@ -100,18 +116,3 @@ def surplus(present: list[int], scored: dict[int, float], keep: int) -> list[int
     ranked = sorted(present, key=lambda s: (scored.get(s, float("inf")), -s))
     kept = {max(present), *ranked[:keep]} if present else set()
     return [step for step in present if step not in kept]
-
-
-def _verified(run: Run, step: int, scratch: Path) -> Checkpoint | None:
-    relative = run.path("checkpoints", name_of(step))
-    try:
-        if run.storage.is_local:
-            folder = run.storage.local_path(relative)
-        else:
-            folder = scratch / name_of(step)
-            run.storage.download_tree(relative, folder)
-        verify_manifest(folder)
-    except IntegrityError as error:
-        _log.warning("checkpoint passed over: %s", error)
-        return None
-    return Checkpoint(step, folder)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs import models
-from jobs.backends import Backend, choose
+from jobs.backends import Backend, choose, sharding
 from jobs.backends.device import train_planned
 from jobs.errors import HaetsalError, Interrupted
 from jobs.runs import EventLog, Run, git_revision
@@ -124,7 +124,7 @@ class _Session:
                 trainer = self._trainer(backend, model, tokenizer, data, scratch, curve, stop)
                 self._train(backend, trainer, checkpoints.newest(self.run, scratch / "resume"))
             self._stop_if_requested(f"at step {trainer.state.global_step} of {trainer.state.max_steps}")
-            if self.events is None or self.worker.is_trial:
+            if self.worker.is_trial or (self.events is None and not self.settings.scaling.is_sharded):
                 return {}
             return self._publish(backend, trainer, data, curve, scratch)
 
@@ -195,12 +195,20 @@ class _Session:
         else:
             trainer.train(resume_from_checkpoint=str(resume_from.folder))
 
+    def _best(self, scratch: Path) -> checkpoints.Checkpoint | None:
+        best = checkpoints.best(self.run, self.events, scratch) if self.events is not None else None
+        if not self.settings.scaling.is_sharded:
+            return best
+        step = sharding.agreed(best.step if best else None)
+        return best or (None if step is None else checkpoints.fetch(self.run, step, scratch))
+
     def _publish(
         self, backend: Backend, trainer: Trainer, data: Prepared, curve: Curve, scratch: Path
     ) -> dict[str, Any]:
-        assert self.events is not None
+        """Compare, save and put on record what was learnt. The workers of a split model go through it together, because
+        each computes a share; what is written, the first one writes."""
         model, tokenizer = trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class
-        best = checkpoints.best(self.run, self.events, scratch / "best")
+        best = self._best(scratch / "best")
         if best is not None and best.step != trainer.state.global_step:
             backend.load_trained(model, best.folder)
         with self._phase("compare"):
@@ -208,6 +216,8 @@ class _Session:
         with self._phase("save"):
             product = scratch / "model"
             backend.save(model, product)
+            if self.events is None:
+                return {}
             tokenizer.save_pretrained(product)
             self.run.publish(product, "model")
         result = {

@@ -63,14 +63,17 @@ def score(model: torch.nn.Module, rows: Sequence[Row], batch_size: int, pad_toke
 
 @contextmanager
 def scoring(model: torch.nn.Module) -> Iterator[torch.device]:
-    """No gradients, no dropout, the forward pass in the precision of the weights; gives the model's device."""
+    """No gradients, no dropout, the forward pass in the precision of the weights; gives the model's device.
+
+    Not `inference_mode`: what a split model gathers in it could not be trained with afterwards.
+    """
     import torch
 
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
     try:
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=is_half(model)):
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=is_half(model)):
             yield device
     finally:
         model.train(was_training)
