@@ -2,7 +2,7 @@
 
 A pure function with an explained table. Options are sorted from the fastest known to the slowest; the first that fits
 in the GPU's memory with a margin is the plan. An option that runs out of memory all the same is struck off and the
-next one is taken (`struck_off`).
+next one that needs less is taken (`struck_off`).
 
 Memory of a training step, in bytes: frozen weights (bf16 2 per parameter, 8bit two copies of 1 for the linear layers,
 NF4 0.55), trained ones 16 each (fp32 weight, gradient, two Adam moments), a fixed share for kernels and workspace, the
@@ -21,8 +21,9 @@ from jobs.settings import Settings
 
 Backend = Literal["peft", "compiled", "unsloth"]
 Quantization = Literal["none", "4bit", "8bit"]
-Key = tuple[Backend, Quantization, int, float]
-"""Backend, precision, rows per pass and share recomputed: what makes two options the same for `struck_off`."""
+Key = tuple[Backend, Quantization, int, float, bool]
+"""Backend, precision, rows per pass, share recomputed, whether split over the workers: what makes two options the same
+for `struck_off`."""
 
 _GIB = 2**30
 _MARGIN = 0.08
@@ -39,6 +40,10 @@ _FULL_ROW_TOKENS = 16_384
 """Tokens per pass beyond which matrix products gain nothing from more rows."""
 _SLOWDOWN_CHECKPOINTED = 1.30
 """Time of a step with every layer recomputed, over that of one with none."""
+_SLOWDOWN_SHARDED = 1.25
+"""Time of a step whose layers are gathered from the other workers, over that of one with a copy on each."""
+_WHOLE_LAYERS = 3
+"""Layers of a split model that are whole at once: the one at work, the next one arriving, the last one leaving."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +70,15 @@ class Dimensions:
 
 @dataclass(frozen=True)
 class Choice:
-    """One way to train. `checkpointing` is the share of layers recomputed; `speed` is relative to PEFT's in bf16."""
+    """One way to train. `checkpointing` is the share of layers recomputed, `sharded` whether each worker holds a share of
+    the model; `speed` is relative to PEFT's in bf16."""
 
     backend: Backend
     quantization: Quantization
     batch_size: int
     checkpointing: float
     packing: bool
+    sharded: bool
     speed: float
     memory_bytes: int
 
@@ -86,7 +93,8 @@ class Plan:
     def table(self) -> str:
         """The options as aligned text, one a line, with the reason each was taken or left."""
         head = (
-            f"{'backend':9} {'weights':7} {'rows':>4} {'recomputed':>10} {'packed':6} {'speed':>6} {'GiB':>6}  verdict"
+            f"{'backend':9} {'weights':7} {'rows':>4} {'recomputed':>10} {'packed':6} {'split':5} {'speed':>6} {'GiB':>6}"
+            "  verdict"
         )
         return "\n".join([head, *(_line(choice, verdict) for choice, verdict in self.considered)])
 
@@ -102,15 +110,18 @@ def plan(
     row_lengths: tuple[int, ...],
     struck_off: frozenset[Key] = frozenset(),
 ) -> Plan:
-    """The fastest option that fits. What `settings` name (backend, quantization, checkpointing, packing) is kept.
+    """The fastest option that fits. What `settings` name (backend, quantization, checkpointing, packing, shard) is kept.
 
-    `row_lengths` in tokens. Rows per optimiser step and worker stay `train.batch_size * train.gradient_accumulation`,
-    and each worker holds the whole model (DDP), so the plan is the same for any number of workers. Raises DoesNotFit.
+    `row_lengths` in tokens. Rows per optimiser step and worker stay `train.batch_size * train.gradient_accumulation`.
+    Each worker holds the whole model (DDP) or, where several share the work, its share of it (FSDP). Nothing is chosen
+    that needs as much memory as an option that ran out of it. Raises DoesNotFit.
     """
+    options = sorted(_options(settings, gpu, model, row_lengths), key=lambda c: (-c.speed, c.memory_bytes))
     limit = int(gpu.memory_bytes * (1 - _MARGIN))
+    limit = min([limit, *(choice.memory_bytes - 1 for choice in options if key(choice) in struck_off)])
     considered: list[tuple[Choice, str]] = []
     taken: Choice | None = None
-    for choice in sorted(_options(settings, gpu, model, row_lengths), key=lambda c: (-c.speed, c.memory_bytes)):
+    for choice in options:
         if key(choice) in struck_off:
             verdict = "ran out of memory"
         elif choice.memory_bytes > limit:
@@ -128,7 +139,7 @@ def plan(
 
 def key(choice: Choice) -> Key:
     """The option's `Key`."""
-    return choice.backend, choice.quantization, choice.batch_size, choice.checkpointing
+    return choice.backend, choice.quantization, choice.batch_size, choice.checkpointing, choice.sharded
 
 
 def apply(settings: Settings, choice: Choice) -> Settings:
@@ -139,6 +150,7 @@ def apply(settings: Settings, choice: Choice) -> Settings:
         update={
             "model": settings.model.model_copy(update={"quantization": choice.quantization}),
             "data": settings.data.model_copy(update={"packing": "on" if choice.packing else "off"}),
+            "scaling": settings.scaling.model_copy(update={"shard": "on" if choice.sharded else "off"}),
             "train": train.model_copy(
                 update={
                     "backend": choice.backend,
@@ -152,11 +164,15 @@ def apply(settings: Settings, choice: Choice) -> Settings:
 
 
 def memory_bytes(
-    model: Dimensions, backend: Backend, quantization: Quantization, tokens: int, checkpointing: float
+    model: Dimensions, backend: Backend, quantization: Quantization, tokens: int, checkpointing: float, workers: int = 1
 ) -> int:
-    """Peak of a step over `tokens` tokens; see the module's docstring."""
-    weights = model.linear_parameters * _BYTES_PER_WEIGHT[quantization] + model.other_parameters * 2
+    """Peak of a step over `tokens` tokens, the model split over `workers`; see the module's docstring."""
+    linear = model.linear_parameters * _BYTES_PER_WEIGHT[quantization]
+    weights = linear + model.other_parameters * 2
     trained = model.adapter_parameters * 16
+    if workers > 1:
+        weights = weights / workers + linear / model.layers * _WHOLE_LAYERS + model.other_parameters * 2
+        trained //= workers
     kept = 2 * (_KEPT_HIDDEN * model.hidden + _KEPT_INTERMEDIATE * model.intermediate)
     per_token = model.layers * (kept * (1 - checkpointing) + 2 * model.hidden * checkpointing) + kept
     if backend == "peft":
@@ -177,9 +193,11 @@ def _options(settings: Settings, gpu: Gpu, model: Dimensions, row_lengths: tuple
             filled = min(1.0, 0.5 + 0.5 * tokens / _FULL_ROW_TOKENS) if tokens < _FULL_ROW_TOKENS else 1.0
             for share in _shares(settings, backend):
                 slower = 1 + (_SLOWDOWN_CHECKPOINTED - 1) * share
-                needed = memory_bytes(model, backend, quantization, tokens, share)
                 rate = speed * filled * useful / slower
-                yield Choice(backend, quantization, batch_size, share, packs, round(rate, 3), needed)
+                for workers in _splits(settings, backend, quantization):
+                    needed = memory_bytes(model, backend, quantization, tokens, share, workers)
+                    shown = round(rate / (_SLOWDOWN_SHARDED if workers > 1 else 1), 3)
+                    yield Choice(backend, quantization, batch_size, share, packs, workers > 1, shown, needed)
 
 
 def _kinds(settings: Settings, gpu: Gpu) -> Iterator[tuple[Backend, Quantization, float]]:
@@ -206,15 +224,26 @@ def _shares(settings: Settings, backend: Backend) -> tuple[float, ...]:
     return (0.0, 0.25, 0.5, 0.75, 1.0) if backend == "compiled" else (0.0, 1.0)
 
 
+def _splits(settings: Settings, backend: Backend, quantization: Quantization) -> Iterator[int]:
+    """Over how many workers the model may be split; 1 is a copy on each."""
+    scaling = settings.scaling
+    if scaling.shard != "on":
+        yield 1
+    if scaling.shard == "off" or scaling.workers < 2 or scaling.gpus_per_worker < 1:
+        return
+    if backend != "unsloth" and quantization == "none" and settings.lora.method != "full":
+        yield scaling.workers
+
+
 def _divisors(rows: int) -> list[int]:
     return [n for n in range(1, rows + 1) if rows % n == 0]
 
 
 def _line(choice: Choice, verdict: str) -> str:
     weights = {"none": "bf16"}.get(choice.quantization, choice.quantization)
-    packed = "yes" if choice.packing else "no"
+    packed, split = ("yes" if it else "no" for it in (choice.packing, choice.sharded))
     size = choice.memory_bytes / _GIB
     return (
-        f"{choice.backend:9} {weights:7} {choice.batch_size:4d} {choice.checkpointing:10.0%} {packed:6} "
+        f"{choice.backend:9} {weights:7} {choice.batch_size:4d} {choice.checkpointing:10.0%} {packed:6} {split:5} "
         f"{choice.speed:6.2f} {size:6.1f}  {verdict}"
     )

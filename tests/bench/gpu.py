@@ -77,6 +77,11 @@ LINES = {
     ),
     "compiled-8bit-korean": Line("train.backend=compiled model.quantization=8bit", rows="korean"),
 }
+SHARDED = {
+    f"{backend}-bf16-sharded": Line(f"train.backend={backend} scaling.workers=2 scaling.shard=on")
+    for backend in ("peft", "compiled")
+}
+"""The model split over several GPUs; for `tests.bench.ray_gpu`."""
 
 
 def main() -> int:
@@ -126,7 +131,7 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
     from jobs.backends import choose
     from jobs.settings import load
 
-    line = LINES[name]
+    line = (LINES | SHARDED)[name]
     packing = "on" if line.rows == "korean" and "compiled" in line.overrides else "off"
     settings = load(None, f"{_COMMON} data.packing={packing} train.max_steps={line.steps} {line.overrides}")
     backend = choose(settings)

@@ -17,10 +17,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.bench.gpu import LINES
+from tests.bench.gpu import LINES, SHARDED
 
 PRINT_PATCH = "print patch"
 """Ray Train's own default, which the project switches off."""
+_DEFAULT = ["unsloth-bf16", "compiled-bf16", "compiled-8bit", "compiled-bf16-sharded"]
 
 
 def work(config: dict[str, Any]) -> dict[str, Any]:
@@ -73,7 +74,7 @@ def measure(line: str, where: str, workers: int, folder: Path) -> dict[str, Any]
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.ray_gpu", description=__doc__)
-    parser.add_argument("--lines", nargs="*", choices=LINES, default=["unsloth-bf16", "compiled-bf16", "compiled-8bit"])
+    parser.add_argument("--lines", nargs="*", choices=LINES | SHARDED, default=_DEFAULT)
     parser.add_argument("--folder", type=Path, default=Path("output/bench-model/7b"))
     parser.add_argument("--measure", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -88,17 +89,22 @@ def main() -> int:
         return 3
     print(f"{gpus} x {torch.cuda.get_device_name()}, torch {torch.__version__}", flush=True)
     for line in arguments.lines:
-        places = [("plain", 1), ("Ray Train", 1)] + ([("Ray Train", gpus)] if gpus > 1 else [])
-        places += [(PRINT_PATCH, 1)] if line.startswith("unsloth") else []
-        results = {(where, n): measure(line, where, n, arguments.folder) for where, n in places}
-        plain, one = (results[key].get("tokens_per_s") for key in (("plain", 1), ("Ray Train", 1)))
-        for (where, n), result in results.items():
-            rate = result.get("tokens_per_s")
-            against = {"against_plain": rate and plain and round(rate / plain, 3)}
-            if n > 1:
-                against["against_one_worker"] = rate and one and round(rate / one, 3)
-            print(json.dumps({"line": line, "where": where, "workers": n, **result, **against}), flush=True)
+        one: dict[str, float] = {}
+        for where, workers in places(line, gpus):
+            result = measure(line, where, workers, arguments.folder)
+            rate = result.get("tokens_per_s", 0)
+            one |= {where: rate} if workers == 1 else {}
+            against = {f"against_{of}": round(rate / one[of], 3) for of in ("plain", "Ray Train") if one.get(of)}
+            print(json.dumps({"line": line, "where": where, "workers": workers, **result, **against}), flush=True)
     return 0
+
+
+def places(line: str, gpus: int) -> list[tuple[str, int]]:
+    """Where a line is measured, on how many workers. A plain process is there to be compared with Unsloth's patches."""
+    if line in SHARDED:
+        return [("Ray Train", gpus)]
+    alone = [("plain", 1), (PRINT_PATCH, 1)] if line.startswith("unsloth") else []
+    return [*alone, ("Ray Train", 1)] + ([("Ray Train", gpus)] if gpus > 1 else [])
 
 
 if __name__ == "__main__":
