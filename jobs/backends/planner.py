@@ -70,8 +70,8 @@ class Dimensions:
 
 @dataclass(frozen=True)
 class Choice:
-    """One way to train. `checkpointing` is the share of layers recomputed, `sharded` whether each worker holds a share of
-    the model; `speed` is relative to PEFT's in bf16."""
+    """One way to train. `checkpointing` is the share of layers recomputed, `sharded` whether each worker holds only a
+    share of the model; `speed` is relative to PEFT's in bf16."""
 
     backend: Backend
     quantization: Quantization
@@ -93,8 +93,8 @@ class Plan:
     def table(self) -> str:
         """The options as aligned text, one a line, with the reason each was taken or left."""
         head = (
-            f"{'backend':9} {'weights':7} {'rows':>4} {'recomputed':>10} {'packed':6} {'split':5} {'speed':>6} {'GiB':>6}"
-            "  verdict"
+            f"{'backend':9} {'weights':7} {'rows':>4} {'recomputed':>10} {'packed':6} {'split':5} {'speed':>6} "
+            f"{'GiB':>6}  verdict"
         )
         return "\n".join([head, *(_line(choice, verdict) for choice, verdict in self.considered)])
 
@@ -110,7 +110,7 @@ def plan(
     row_lengths: tuple[int, ...],
     struck_off: frozenset[Key] = frozenset(),
 ) -> Plan:
-    """The fastest option that fits. What `settings` name (backend, quantization, checkpointing, packing, shard) is kept.
+    """The fastest option that fits. What `settings` name (backend, quantization, checkpointing, packing, shard) stays.
 
     `row_lengths` in tokens. Rows per optimiser step and worker stay `train.batch_size * train.gradient_accumulation`.
     Each worker holds the whole model (DDP) or, where several share the work, its share of it (FSDP). Nothing is chosen

@@ -1,7 +1,7 @@
 """A model split over the workers, for models that do not fit on one GPU (FSDP2, Zhao et al. 2023).
 
-Each worker keeps its share of the weights, gradients and optimiser state. A layer is whole only while it is computed: the
-workers gather it, and drop it again. accelerate does the splitting, at the decoder layers; here is what it leaves open.
+Each worker keeps its share of the weights, gradients and optimiser state. A layer is whole only while it is computed:
+the workers gather it, and drop it again. accelerate splits, at the decoder layers; here is what it leaves open.
 """
 
 from __future__ import annotations
@@ -72,9 +72,7 @@ def put(model: PreTrainedModel, adapter: dict[str, torch.Tensor]) -> None:
 
     like = next(parameter for parameter in model.parameters() if isinstance(parameter, DTensor))
     mesh, placements = like.device_mesh, like.placements
-    shares = {
-        name: distribute_tensor(tensor.to(like.device), mesh, placements) for name, tensor in adapter.items()
-    }
+    shares = {name: distribute_tensor(tensor.to(like.device), mesh, placements) for name, tensor in adapter.items()}
     set_peft_model_state_dict(model, shares)
 
 

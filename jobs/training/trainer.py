@@ -54,7 +54,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # trl ships no types
         if self.is_fsdp_enabled:
             self.accelerator.state.fsdp_plugin.mixed_precision_policy = sharding.precision_policy()
         elif self.accelerator.ddp_handler is not None:
-            # An adapter's gradients come out of bf16 products and lose next to nothing; half the bytes are half the wait.
+            # The gradients come out of bf16 products and lose next to nothing; half the bytes are half the wait.
             self.accelerator.ddp_handler.comm_hook = DDPCommunicationHookType.BF16
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
