@@ -54,8 +54,9 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # trl ships no types
         if self.is_fsdp_enabled:
             self.accelerator.state.fsdp_plugin.mixed_precision_policy = sharding.precision_policy()
         elif self.accelerator.ddp_handler is not None:
-            # The gradients come out of bf16 products and lose next to nothing; half the bytes are half the wait.
+            # The gradients come out of bf16 products and lose next to nothing in as many bytes.
             self.accelerator.ddp_handler.comm_hook = DDPCommunicationHookType.BF16
+            self.accelerator.ddp_handler.gradient_as_bucket_view = True  # else each is copied there and back
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         rows: Sized = train_dataset if train_dataset is not None else self.train_dataset
