@@ -34,7 +34,8 @@ held = []
 for gpu in range(torch.cuda.device_count()):
     with torch.cuda.device(gpu):
         torch.cuda.init(); torch.zeros(1, device="cuda")
-        held.append(torch.empty(torch.cuda.mem_get_info()[0] - int(sys.argv[1]) * 2**30, dtype=torch.uint8, device="cuda"))
+        size = torch.cuda.mem_get_info()[0] - int(sys.argv[1]) * 2**30
+        held.append(torch.empty(size, dtype=torch.uint8, device="cuda"))
 print("held", flush=True)
 sys.stdin.read()
 """
@@ -82,7 +83,7 @@ def test_two_full_gpus_end_up_sharing_the_model(wide_model: Path, tmp_path: Path
     settings = (
         f"model.source={wide_model} storage.root={tmp_path} lora.rank=256 lora.alpha=256 data.max_length=1024 "
         "train.batch_size=1 train.gradient_checkpointing=1 train.max_steps=8 train.checkpoint_every_steps=4 "
-        "train.learning_rate=1e-4 eval.max_rows=8 eval.generations=1 eval.max_new_tokens=4 "
+        "train.learning_rate=1e-4 eval.max_rows=4 eval.batch_size=2 eval.generations=1 eval.max_new_tokens=1 "
         "scaling.workers=2 scaling.gpus_per_worker=1"
     )
     with nearly_full(_LEFT_GIB):
@@ -109,5 +110,5 @@ def test_two_full_gpus_end_up_sharing_the_model(wide_model: Path, tmp_path: Path
     backend = PeftBackend()
     model, tokenizer = backend.load(alone, wide_model)
     backend.load_trained(model, run.storage.local_path(run.path("model")))
-    held_out = build(tokenizer, alone.data).limit_held_out(8).held_out
-    assert score(model, list(held_out), 8, tokenizer.pad_token_id).loss == pytest.approx(result["eval_loss"], rel=0.005)
+    held_out = build(tokenizer, alone.data).limit_held_out(4).held_out
+    assert score(model, list(held_out), 2, tokenizer.pad_token_id).loss == pytest.approx(result["eval_loss"], rel=0.005)
