@@ -22,6 +22,8 @@ T = TypeVar("T")
 _BF16_CAPABILITY = (8, 0)
 _STRUCK_OFF = "out-of-memory"
 """Folder of the run directory with one file for each option that did not fit after all."""
+_LIBRARIES_SAY = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
+"""The first was met on an H200 that another process had all but filled."""
 
 
 def train_planned(
@@ -32,7 +34,7 @@ def train_planned(
     An option that runs out of memory is struck off, on record in the run directory, and the next one is tried: at once
     by a process that trains alone, else by all workers when Ray Train has started them again, because the others wait
     for this one's gradients and would wait for ever. `say` gets the table of each plan.
-    Raises UsageError when no option fits, OutOfMemoryError where the workers are to start again.
+    Raises UsageError when no option fits, the error itself where the workers are to start again.
     """
     import torch
 
@@ -54,12 +56,22 @@ def train_planned(
         say(plan.table())
         try:
             return train(planner.apply(settings, plan.choice))
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not ran_out_of_memory(error):
+                raise
             _strike_off(run, planner.key(plan.choice))
             if workers > 1:
                 raise
         gc.collect()  # outside of the handler, whose traceback would keep the model alive
         torch.cuda.empty_cache()
+
+
+def ran_out_of_memory(error: RuntimeError) -> bool:
+    """Whether there was no room on the GPU: PyTorch has an exception for its own allocations, and passes on in words what
+    its libraries say of theirs."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _LIBRARIES_SAY)
 
 
 def _strike_off(run: Run, option: planner.Key) -> None:

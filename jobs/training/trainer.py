@@ -1,5 +1,5 @@
 """TRL's SFTTrainer with three changes: rows of like length share a batch in a reproducible order, the held-out loss is
-the token-weighted one of `scoring.py`, and gradients cross between bf16 workers in bf16.
+the token-weighted one of `scoring.py`, and of a model split over the workers only the adapter is saved.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import DDPCommunicationHookType
 from torch.utils.data import Sampler
 from transformers import TrainerControl, TrainerState
 from transformers.trainer_pt_utils import get_length_grouped_indices
@@ -49,14 +48,8 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # trl ships no types
     def create_accelerator_and_postprocess(self) -> None:
         """Called while the trainer is made."""
         super().create_accelerator_and_postprocess()
-        if not self.args.bf16:
-            return
-        if self.is_fsdp_enabled:
+        if self.args.bf16 and self.is_fsdp_enabled:
             self.accelerator.state.fsdp_plugin.mixed_precision_policy = sharding.precision_policy()
-        elif self.accelerator.ddp_handler is not None:
-            # The gradients come out of bf16 products and lose next to nothing in as many bytes.
-            self.accelerator.ddp_handler.comm_hook = DDPCommunicationHookType.BF16
-            self.accelerator.ddp_handler.gradient_as_bucket_view = True  # else each is copied there and back
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         rows: Sized = train_dataset if train_dataset is not None else self.train_dataset

@@ -36,14 +36,15 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 class Trainings:
     """Trains nothing; the first `failures` attempts run out of memory."""
 
-    def __init__(self, failures: int) -> None:
+    def __init__(self, failures: int, error: RuntimeError | None = None) -> None:
         self.failures, self.seen = failures, []
+        self.error = error or torch.OutOfMemoryError("planted")
 
     def __call__(self, tree: Settings) -> str:
         train = tree.train
         self.seen.append((train.backend, train.batch_size, train.gradient_accumulation, train.gradient_checkpointing))
         if len(self.seen) <= self.failures:
-            raise torch.OutOfMemoryError("planted")
+            raise self.error
         return "trained"
 
 
@@ -76,3 +77,15 @@ def test_a_resumed_run_does_not_try_again_what_did_not_fit(run: Run) -> None:
     train(run, 1, first := Trainings(failures=1), [])
     train(run, 1, second := Trainings(failures=0), [])
     assert second.seen[0] == first.seen[-1] != first.seen[0]
+
+
+def test_what_libraries_say_of_a_full_gpu_counts_too(run: Run) -> None:
+    said = RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+    assert train(run, 1, trainings := Trainings(1, said), []) == "trained"
+    assert len(trainings.seen) == 2
+
+
+def test_other_errors_are_not_taken_for_a_full_gpu(run: Run) -> None:
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        train(run, 1, Trainings(1, RuntimeError("CUDA error: an illegal memory access was encountered")), [])
+    assert run.storage.list(run.path("out-of-memory")) == []

@@ -99,3 +99,58 @@ def test_precision_is_the_users_choice(qwen: planner.Dimensions) -> None:
 
 def test_the_backend_that_is_named_is_kept(qwen: planner.Dimensions) -> None:
     assert planner.plan(settings("train.backend=unsloth"), H100, qwen, (2048,)).choice.backend == "unsloth"
+
+
+QWEN_72B = {
+    "hidden_size": 8192,
+    "intermediate_size": 29568,
+    "num_hidden_layers": 80,
+    "num_attention_heads": 64,
+    "num_key_value_heads": 8,
+    "vocab_size": 152064,
+}
+
+
+def test_a_model_that_fits_on_no_gpu_is_split_over_the_workers(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(QWEN_72B))
+    model = dimensions(tmp_path, LoraSettings(rank=16))
+    with pytest.raises(planner.DoesNotFit):
+        planner.plan(settings(), H100, model, (2048,))
+    four = "scaling.workers=4 scaling.gpus_per_worker=1"
+    plan = planner.plan(settings(four), H100, model, (2048,))
+    assert plan.choice.sharded
+    assert plan.choice.memory_bytes < 80 * GIB
+    applied = planner.apply(settings(four), plan.choice)
+    assert applied.scaling.is_sharded
+    assert applied.model.quantization == "none"
+    with pytest.raises(planner.DoesNotFit):
+        planner.plan(settings(f"{four} scaling.shard=off"), H100, model, (2048,))
+
+
+def test_a_model_that_fits_is_copied_because_that_is_faster(qwen: planner.Dimensions) -> None:
+    two = "scaling.workers=2 scaling.gpus_per_worker=1"
+    assert not planner.plan(settings(two), H100, qwen, (2048,)).choice.sharded
+    assert planner.plan(settings(f"{two} scaling.shard=on"), H100, qwen, (2048,)).choice.sharded
+
+
+def test_what_cannot_be_split_is_not(qwen: planner.Dimensions) -> None:
+    for overrides in ("model.quantization=8bit", "model.quantization=4bit", "lora.method=full"):
+        wanted = settings(f"scaling.workers=2 scaling.gpus_per_worker=1 {overrides}")
+        huge = planner.Gpu(4000 * GIB, has_8bit=True)
+        plan = planner.plan(wanted, huge, qwen, (2048,))
+        assert not any(choice.sharded for choice, _ in plan.considered)
+
+
+def test_nothing_that_needs_as_much_is_tried_after_memory_ran_out(qwen: planner.Dimensions) -> None:
+    struck: frozenset[planner.Key] = frozenset()
+    sizes = []
+    while True:
+        try:
+            choice = planner.plan(settings("train.batch_size=16"), H100, qwen, (2048,), struck).choice
+        except planner.DoesNotFit:
+            break
+        sizes.append(choice.memory_bytes)
+        struck |= {planner.key(choice)}
+    assert len(sizes) > 3
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(set(sizes)) == len(sizes)
