@@ -67,8 +67,8 @@ def train_planned(
 
 
 def ran_out_of_memory(error: RuntimeError) -> bool:
-    """Whether there was no room on the GPU: PyTorch has an exception for its own allocations, and passes on in words what
-    its libraries say of theirs."""
+    """Whether there was no room on the GPU. PyTorch has an exception for its own allocations, and passes on in words
+    what its libraries say of theirs."""
     import torch
 
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _LIBRARIES_SAY)
