@@ -119,4 +119,5 @@ def _memory_bytes(settings: Settings, base: int, trained: int, layers: int, hidd
     recomputed = settings.train.gradient_checkpointing
     per_unit = 2 * recomputed + _ACTIVATION_BYTES * (1 - recomputed)
     activations = settings.train.batch_size * length * hidden * layers * per_unit * wide // 2
-    return int(weights + trained * 16 + activations + _LIBRARIES_BYTES)
+    holders = settings.scaling.workers if settings.scaling.is_sharded else 1
+    return int((weights + trained * 16) / holders + activations + _LIBRARIES_BYTES)

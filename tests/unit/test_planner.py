@@ -43,6 +43,8 @@ def test_planned_memory_agrees_with_what_was_measured_on_an_h100(qwen: planner.D
     for (backend, quantization, share), gib in measured_gib.items():
         planned = planner.memory_bytes(qwen, backend, quantization, 4 * 2048, share) / GIB  # type: ignore[arg-type]
         assert gib * 0.97 < planned < gib * 1.2, (backend, quantization, planned)
+    planned = planner.memory_bytes(qwen, "compiled", "none", 4 * 2048, 0.0, workers=2) / GIB
+    assert 47.0 * 0.97 < planned < 47.0 * 1.2  # measured on two H200
 
 
 def test_fast_and_whole_where_memory_allows(qwen: planner.Dimensions) -> None:

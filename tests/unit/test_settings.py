@@ -82,6 +82,8 @@ def test_frozen() -> None:
         ("@no-such.yaml", "no-such.yaml: no such config file"),
         ("lora.method=full model.quantization=4bit", "set model.quantization=none"),
         ("lora.method=full lora.rank_stabilized=true", "has no meaning with lora.method=full"),
+        ("scaling.shard=on", "set 2 or more, or shard=off"),
+        ("scaling.shard=on scaling.workers=2 model.quantization=8bit", "set model.quantization=none"),
     ],
 )
 def test_what_is_wrong_is_named(overrides: str, message: str) -> None:
