@@ -75,7 +75,7 @@ def desired(kind: Kind, saved: Object, target: Target) -> Desired:
 
 
 def comparable(kind: Kind, live: Object) -> Object:
-    """A live object with what `desired` strips stripped; a RayJob's `suspend` is its own affair once it is there."""
+    """A live object with what `desired` strips stripped; how a RayJob sleeps is its own affair once it is there."""
     cleaned = {key: value for key, value in live.items() if key not in ("metadata", "status")}
     cleaned["metadata"] = _metadata(live)
     cleaned["metadata"].get("annotations", {}).pop(RESTORED_FROM, None)
@@ -84,7 +84,8 @@ def comparable(kind: Kind, live: Object) -> Object:
     return cleaned
 
 
-_WOKEN = ("suspend", "shutdownAfterJobFinishes")
+_WOKEN = ("suspend", "shutdownAfterJobFinishes", "deletionStrategy", "ttlSecondsAfterFinished")
+"""Fields of a RayJob that a restore sets so that it can sleep."""
 
 
 def _stripped(saved: Object, target: Target) -> Object:
@@ -118,8 +119,17 @@ def _suspend(kind: Kind, body: Object, notes: list[str]) -> str:
                 return "it keeps its cluster by deletionStrategy, and such jobs cannot sleep; submit it again"
             spec["shutdownAfterJobFinishes"] = True
             notes.append("shutdownAfterJobFinishes is set, without which KubeRay lets no job sleep")
+            if rules := strategy.get("deletionRules"):  # KubeRay refuses the two together
+                del spec["deletionStrategy"]
+                spec["ttlSecondsAfterFinished"] = _cluster_stays_s(rules)
+                notes.append(f"deletionRules become ttlSecondsAfterFinished: {spec['ttlSecondsAfterFinished']}")
         notes.append("sleeps until it is resumed; it then goes on from its checkpoint")
     return ""
+
+
+def _cluster_stays_s(rules: list[Object]) -> int:
+    """Longest time that deletionRules leave the cluster after the end."""
+    return max((int(r["condition"].get("ttlSeconds", 0)) for r in rules if r["policy"] == "DeleteCluster"), default=0)
 
 
 def _fresh_external_storage(body: Object, backup_id: str) -> None:

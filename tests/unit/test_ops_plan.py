@@ -73,6 +73,18 @@ def test_all_other_jobs_sleep(state: str) -> None:
     assert found.body and found.body["spec"] == {"suspend": True, "shutdownAfterJobFinishes": True}
 
 
+def test_rules_of_deletion_give_way_to_sleep() -> None:
+    """KubeRay refuses deletionRules and shutdownAfterJobFinishes together, and lets no job sleep without the latter."""
+    rules = [
+        {"policy": "DeleteWorkers", "condition": {"jobStatus": "FAILED", "ttlSeconds": 0}},
+        {"policy": "DeleteCluster", "condition": {"jobStatus": "FAILED", "ttlSeconds": 3600}},
+        {"policy": "DeleteSelf", "condition": {"jobStatus": "FAILED", "ttlSeconds": 604800}},
+    ]
+    found = desired(BY_NAME["RayJob"], saved("RayJob", {"deletionStrategy": {"deletionRules": rules}}), TARGET)
+    assert found.body
+    assert found.body["spec"] == {"suspend": True, "shutdownAfterJobFinishes": True, "ttlSecondsAfterFinished": 3600}
+
+
 @pytest.mark.parametrize(
     "spec",
     [{"clusterSelector": {"ray.io/cluster": "a"}}, {"deletionStrategy": {"onSuccess": {"policy": "DeleteSelf"}}}],
