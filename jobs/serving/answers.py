@@ -39,7 +39,9 @@ class Answer:
 
     def opening(self, choice: int) -> dict[str, Any] | None:
         """The event that names the speaker, before the first text; text completions have none."""
-        return self._chunk(choice, {"delta": {"role": "assistant", "content": ""}}, None) if self.kind == "chat" else None
+        return (
+            self._chunk(choice, {"delta": {"role": "assistant", "content": ""}}, None) if self.kind == "chat" else None
+        )
 
     def part(self, piece: Piece) -> dict[str, Any]:
         """The event of a piece."""

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from jinja2 import TemplateError
@@ -100,7 +100,9 @@ class Front:
             encoded = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
         except (TemplateError, ValueError) as error:
             # The template's own words (`roles must alternate`); it is given nothing else to quote.
-            raise ApiError(400, f"The model's chat template refuses these messages: {error}.", param="messages") from None
+            raise ApiError(
+                400, f"The model's chat template refuses these messages: {error}.", param="messages"
+            ) from None
         return self._checked(list(encoded["input_ids"]), "messages")
 
     @staticmethod
@@ -116,8 +118,9 @@ def _answer_tokens(request: Request) -> int | None:
 
 
 def _frame(request: Request, task: Task) -> Answer:
-    kind, prefix = ("chat", "chatcmpl") if isinstance(request, ChatRequest) else ("text", "cmpl")
-    return Answer(kind, f"{prefix}-{uuid.uuid4().hex}", request.model, int(time.time()), len(task.prompt))
+    is_chat = isinstance(request, ChatRequest)
+    answer_id = f"{'chatcmpl' if is_chat else 'cmpl'}-{uuid.uuid4().hex}"
+    return Answer("chat" if is_chat else "text", answer_id, request.model, int(time.time()), len(task.prompt))
 
 
 def _failed(error: RuntimeError) -> ApiError:

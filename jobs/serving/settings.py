@@ -25,8 +25,8 @@ class AutoscalingSettings(Section):
     """How long the load must ask for more before replicas are added. Serve's own 30 s let a burst pass by."""
     downscale_delay_s: float = Field(10.0, ge=0, le=86_400)
     """How long it must ask for less before replicas go. A replica whose model takes minutes to load wants more."""
-    look_back_s: float = Field(3.0, gt=0, le=3600)
-    """Load is averaged over this time."""
+    look_back_s: float = Field(3.0, gt=1, le=3600)
+    """Load is averaged over this time; replicas report it every second."""
 
     @model_validator(mode="after")
     def _consistent(self) -> AutoscalingSettings:

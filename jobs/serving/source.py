@@ -11,7 +11,7 @@ from jobs import models, trained
 from jobs.errors import IntegrityError, UsageError
 from jobs.evaluation import candidate
 from jobs.manifest import MANIFEST, verify_manifest
-from jobs.settings import Settings
+from jobs.settings import Settings, from_tree
 from jobs.storage import Storage
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -34,8 +34,8 @@ def subject(tree: Settings, name: str | None) -> Settings:
         adapters = dict(tree.serving.adapters)
         if found.weights.adapter is not None:
             adapters = {short(name or address): address} | adapters
-    serving = tree.serving.model_copy(update={"name": tree.serving.name or short(model.source), "adapters": adapters})
-    return tree.model_copy(update={"model": model, "serving": serving})
+    serving = tree.serving.model_dump() | {"name": tree.serving.name or short(model.source), "adapters": adapters}
+    return from_tree(tree.model_dump() | {"model": model.model_dump(), "serving": serving}, "what is served")
 
 
 def base(tree: Settings) -> Path:
@@ -79,6 +79,6 @@ def _registered_run(tree: Settings, model: str, alias: str) -> str:
 
 
 def short(address: str) -> str:
-    """The last part of an address, without the ending of a weights file."""
+    """A name for the model at `address`: its last part, without the ending of a weights file."""
     last = re.split(r"[/@]", address.rstrip("/"))[-1]
-    return re.sub(r"(\.Q\w+)?\.gguf$", "", last)
+    return re.sub(r"[^A-Za-z0-9._-]", "-", re.sub(r"(\.Q\w+)?\.gguf$", "", last)).lstrip("._-") or "model"

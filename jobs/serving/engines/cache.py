@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _FIRST_COLUMNS = 256
 
 
-class _Layer(CacheLayerMixin):
+class _Layer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no types
     """One layer of a `RowCache`: buffers [most rows, heads, columns, dimension], of which a window is in use."""
 
     def __init__(self, rows: RowCache) -> None:
@@ -56,7 +56,7 @@ class _Layer(CacheLayerMixin):
             setattr(self, name, new)
 
 
-class RowCache(Cache):
+class RowCache(Cache):  # type: ignore[misc]
     """The cache of up to `most_rows` rows; `lengths` holds how many columns of each are filled."""
 
     def __init__(self, layers: int, most_rows: int) -> None:

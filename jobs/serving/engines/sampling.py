@@ -28,7 +28,7 @@ class Sampler:
     @classmethod
     def of(cls, sampling: Sampling, choice: int) -> Sampler:
         """For answer number `choice`: with a seed each answer has its own, which neither order nor company changes."""
-        rng = random.SystemRandom() if sampling.seed is None else random.Random(f"{sampling.seed} {choice}")  # noqa: S311
+        rng = random.SystemRandom() if sampling.seed is None else random.Random(f"{sampling.seed} {choice}")
         return cls(sampling, rng)
 
 

@@ -159,7 +159,13 @@ class Scheduler:
         key = job.slot if self._adapters.is_exclusive(job.slot) else None
         batch = self._batches.setdefault(key, _Batch(RowCache(self._layers, self._most_rows)))
         rows = [
-            _Row(job, choice, Sampler.of(job.task.sampling, choice), Detokenizer(self._decode), StopFilter(job.task.stops))
+            _Row(
+                job,
+                choice,
+                Sampler.of(job.task.sampling, choice),
+                Detokenizer(self._decode),
+                StopFilter(job.task.stops),
+            )
             for choice in range(job.task.choices)
         ]
         tokens = draw(logits.repeat(len(rows), 1), [row.sampler for row in rows])
