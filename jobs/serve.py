@@ -28,6 +28,7 @@ import yaml
 from jobs import cli, settings
 from jobs.errors import EnvironmentNotReady
 from jobs.serving import app, local, source
+from jobs.serving.engines import vllm
 from jobs.settings import Settings
 
 _ENGINE_PORT = 8100
@@ -86,7 +87,13 @@ def _gateway(tree: Settings, engine_url: str) -> Iterator[subprocess.Popen[bytes
 def routes(tree: Settings, engine_url: str, feedback: Path | None = None) -> dict[str, Any]:
     """The gateway's file: every model of the engine under its own name, and the newest adapter as `haetsal`."""
     names = [str(tree.serving.name), *tree.serving.adapters]
-    backends = {name: {"urls": [engine_url], "model": name, "health_path": "/-/healthz"} for name in names}
+    known = (
+        names if app.engine_of(tree) == "transformers" else [names[0], *(vllm.adapter_name(tree, n) for n in names[1:])]
+    )
+    backends = {
+        name: {"urls": [engine_url], "model": inner, "health_path": "/-/healthz"}
+        for name, inner in zip(names, known, strict=True)
+    }
     served = {_PUBLIC_NAME: names[1] if len(names) > 1 else names[0]} | {name: name for name in names}
     models = {
         public: {"variants": [{"name": "champion", "backend": backend, "weight": 1}]}

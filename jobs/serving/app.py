@@ -6,24 +6,21 @@ itself, so that a request makes one hop behind the proxy.
 
 from __future__ import annotations
 
-import logging
+import importlib.util
 import time
-from typing import Any
+from typing import Any, Literal
 
+import ray
 from ray import serve
-from ray.serve.config import AutoscalingConfig, BackpressureConfig
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from jobs import settings
-from jobs.serving import answers
+from jobs.serving import answers, scaling, source
 from jobs.serving.front import Front
 from jobs.serving.protocol import ApiError, ChatRequest, CompletionRequest, parse
-from jobs.serving.settings import ServingSettings
+from jobs.settings import Settings
 
-RETRY_AFTER_S = 1
-METRICS_INTERVAL_S = 1.0
-"""How often replicas report their load. With Serve's 10 s scaling from 1 to 4 takes 39 s, with this 7 s."""
 STALLED_S = 120.0
 """A step that takes longer will not end: the replica is replaced."""
 
@@ -93,34 +90,24 @@ def _expect(http: HttpRequest, method: str) -> None:
 
 
 def build(tree: dict[str, Any]) -> serve.Application:
-    """The application for a tree of settings. Raises UsageError for one that is not valid."""
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    resolved = settings.from_tree(tree, "serving application")
-    return deployment(resolved.serving).bind(resolved.model_dump(mode="json"))
+    """The application for a tree of settings.
+
+    Raises UsageError for one that is not valid, EnvironmentNotReady if its engine is not installed.
+    """
+    resolved = source.named(settings.from_tree(tree, "serving application"))
+    if engine_of(resolved) == "vllm":
+        from jobs.serving.engines import vllm
+
+        return vllm.build(resolved)
+    options = scaling.deployment_options(resolved.serving)
+    adapters = {"adapters": dict(resolved.serving.adapters)}
+    deployment = serve.deployment(EngineServer).options(user_config=adapters, **options)
+    return deployment.bind(resolved.model_dump(mode="json"))
 
 
-def deployment(serving: ServingSettings) -> serve.Deployment:
-    """How Serve runs and scales the replicas."""
-    scaling = serving.autoscaling
-    return serve.deployment(EngineServer).options(
-        name="engine",
-        user_config={"adapters": dict(serving.adapters)},
-        max_ongoing_requests=serving.max_ongoing_requests,
-        max_queued_requests=serving.max_queued_requests,
-        backpressure_config=BackpressureConfig(status_code=503, retry_after_s=RETRY_AFTER_S),
-        autoscaling_config=AutoscalingConfig(
-            min_replicas=scaling.min_replicas,
-            initial_replicas=max(1, scaling.min_replicas),
-            max_replicas=scaling.max_replicas,
-            target_ongoing_requests=scaling.target_ongoing_requests,
-            upscale_delay_s=scaling.upscale_delay_s,
-            downscale_delay_s=scaling.downscale_delay_s,
-            metrics_interval_s=METRICS_INTERVAL_S,
-            look_back_period_s=scaling.look_back_s,
-        ),
-        graceful_shutdown_timeout_s=serving.drain_s,
-        graceful_shutdown_wait_loop_s=0.5,
-        health_check_period_s=5,
-        health_check_timeout_s=30,
-        ray_actor_options={"num_cpus": serving.cpus_per_replica, "num_gpus": serving.gpus_per_replica},
-    )
+def engine_of(tree: Settings) -> Literal["transformers", "vllm"]:
+    """The engine that `serving.engine` means on this cluster."""
+    if tree.serving.engine != "auto":
+        return tree.serving.engine
+    has_gpu = bool(ray.is_initialized() and ray.cluster_resources().get("GPU"))
+    return "vllm" if has_gpu and importlib.util.find_spec("vllm") else "transformers"

@@ -33,9 +33,15 @@ def subject(tree: Settings, name: str | None) -> Settings:
             model = model.model_copy(update={"source": run.address("model")})
         adapters = dict(tree.serving.adapters)
         if found.weights.adapter is not None:
-            adapters = {short(name or address): address} | adapters
-    serving = tree.serving.model_dump() | {"name": tree.serving.name or short(model.source), "adapters": adapters}
-    return from_tree(tree.model_dump() | {"model": model.model_dump(), "serving": serving}, "what is served")
+            adapters = {_short(name or address): address} | adapters
+    serving = tree.serving.model_dump() | {"adapters": adapters}
+    return named(from_tree(tree.model_dump() | {"model": model.model_dump(), "serving": serving}, "what is served"))
+
+
+def named(tree: Settings) -> Settings:
+    """`tree` with a name for the base model: the last part of its address, if there is none yet."""
+    name = tree.serving.name or _short(tree.model.source)
+    return tree.model_copy(update={"serving": tree.serving.model_copy(update={"name": name})})
 
 
 def base(tree: Settings) -> Path:
@@ -78,7 +84,7 @@ def _registered_run(tree: Settings, model: str, alias: str) -> str:
     raise UsageError(f"models:/{model}@{alias}: there is no registry yet")
 
 
-def short(address: str) -> str:
+def _short(address: str) -> str:
     """A name for the model at `address`: its last part, without the ending of a weights file."""
     last = re.split(r"[/@]", address.rstrip("/"))[-1]
     return re.sub(r"[^A-Za-z0-9._-]", "-", re.sub(r"(\.Q\w+)?\.gguf$", "", last)).lstrip("._-") or "model"

@@ -40,10 +40,11 @@ class Replica:
         model = load_base(tree.model, folder)
         self.tokenizer = models.read_tokenizer(tree.model, folder)
         self.context_tokens = min(serving.context_tokens, _longest_context(model))
-        self.name = serving.name or source.short(tree.model.source)
-        self.engine = TransformersEngine(self.name, model, self.tokenizer, serving.most_rows, serving.prefill_tokens)
         self._adapters: dict[str, str] = {}
-        _log.info("%s loaded in %.1f s", self.name, time.monotonic() - began)
+        """Name to address of what is loaded."""
+        name = str(source.named(tree).serving.name)
+        self.engine = TransformersEngine(name, model, self.tokenizer, serving.most_rows, serving.prefill_tokens)
+        _log.info("%s loaded in %.1f s", name, time.monotonic() - began)
 
     async def set_adapters(self, wanted: Mapping[str, str]) -> None:
         """Load what is new or has another address, drop what is gone; answers under way go on as they began.
