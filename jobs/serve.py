@@ -30,6 +30,7 @@ from jobs.errors import EnvironmentNotReady
 from jobs.serving import app, local, source
 from jobs.serving.engines import vllm
 from jobs.settings import Settings
+from jobs.storage import Storage
 
 _ENGINE_PORT = 8100
 _PUBLIC_NAME = "haetsal"
@@ -72,8 +73,7 @@ def _gateway(tree: Settings, engine_url: str) -> Iterator[subprocess.Popen[bytes
     """The gateway's process, ready, for as long as the context lasts."""
     with tempfile.TemporaryDirectory(prefix="haetsal-") as folder:
         file = Path(folder) / "routes.yaml"
-        feedback = Path(tree.storage.root).absolute() / "feedback" if "://" not in tree.storage.root else None
-        file.write_text(yaml.safe_dump(routes(tree, engine_url, feedback)), encoding="utf-8")
+        file.write_text(yaml.safe_dump(routes(tree, engine_url)), encoding="utf-8")
         command = [sys.executable, "-m", "jobs.serving.gateway", "--config", str(file), "--host", local.HOST]
         process = subprocess.Popen([*command, "--port", str(tree.serving.port)])
         try:
@@ -84,7 +84,7 @@ def _gateway(tree: Settings, engine_url: str) -> Iterator[subprocess.Popen[bytes
             process.wait()
 
 
-def routes(tree: Settings, engine_url: str, feedback: Path | None = None) -> dict[str, Any]:
+def routes(tree: Settings, engine_url: str) -> dict[str, Any]:
     """The gateway's file: every model of the engine under its own name, and the newest adapter as `haetsal`."""
     names = [str(tree.serving.name), *tree.serving.adapters]
     known = (
@@ -99,8 +99,11 @@ def routes(tree: Settings, engine_url: str, feedback: Path | None = None) -> dic
         public: {"variants": [{"name": "champion", "backend": backend, "weight": 1}]}
         for public, backend in served.items()
     }
-    rest = {"feedback": {"folder": str(feedback)}} if feedback else {}
-    return {"backends": backends, "models": models} | rest
+    return {
+        "backends": backends,
+        "models": models,
+        "feedback": {"address": Storage(tree.storage.root).address("feedback")},
+    }
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], url: str) -> None:
