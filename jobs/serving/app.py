@@ -99,10 +99,13 @@ def build(tree: dict[str, Any]) -> serve.Application:
         from jobs.serving.engines import vllm
 
         return vllm.build(resolved)
-    options = scaling.deployment_options(resolved.serving)
     adapters = {"adapters": dict(resolved.serving.adapters)}
-    deployment = serve.deployment(EngineServer).options(user_config=adapters, **options)
-    return deployment.bind(resolved.model_dump(mode="json"))
+    deployment = serve.deployment(EngineServer).options(
+        user_config=adapters, **scaling.deployment_options(resolved.serving)
+    )
+    # Adapters go by user_config alone: a change there is pushed to the replicas, a change here would replace them.
+    without = resolved.serving.model_copy(update={"adapters": {}})
+    return deployment.bind(resolved.model_copy(update={"serving": without}).model_dump(mode="json"))
 
 
 def engine_of(tree: Settings) -> Literal["transformers", "vllm"]:
