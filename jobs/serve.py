@@ -73,7 +73,7 @@ def _gateway(tree: Settings, engine_url: str) -> Iterator[subprocess.Popen[bytes
     """The gateway's process, ready, for as long as the context lasts."""
     with tempfile.TemporaryDirectory(prefix="haetsal-") as folder:
         file = Path(folder) / "routes.yaml"
-        file.write_text(yaml.safe_dump(routes(tree, engine_url)), encoding="utf-8")
+        file.write_text(yaml.safe_dump(routes(tree, engine_url), sort_keys=False), encoding="utf-8")
         command = [sys.executable, "-m", "jobs.serving.gateway", "--config", str(file), "--host", local.HOST]
         process = subprocess.Popen([*command, "--port", str(tree.serving.port)])
         try:

@@ -73,7 +73,7 @@ def test_vllm_cannot_take_what_only_this_machine_can_read(tree):
 
 
 def test_without_vllm_the_refusal_says_what_to_do():
-    with pytest.raises(EnvironmentNotReady, match="serving.engine=transformers"):
+    with pytest.raises(EnvironmentNotReady, match=r"serving\.engine=transformers"):
         app.build({"serving": {"engine": "vllm"}})
 
 
