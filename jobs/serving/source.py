@@ -100,7 +100,7 @@ def _registered_run(tree: Settings, model: str, alias: str) -> str:
     except MlflowException as error:
         reason = str(error).strip().splitlines()[0]
         raise UsageError(f"models:/{model}@{alias}: the registry at {uri} has no such alias ({reason})") from None
-    run_id = tags.get(RUN_TAG)
+    run_id: str | None = tags.get(RUN_TAG)
     if run_id is None:
         raise UsageError(f"models:/{model}@{alias}: was not registered by this project; serve it by its address")
     run = Run.open(storage, run_id)
