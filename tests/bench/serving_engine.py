@@ -78,7 +78,7 @@ def disconnects() -> Iterator[str]:
         )
         waits, before = [], None
         for number in range(_DISCONNECTS):
-            body = {"model": "tiny", "messages": _MESSAGES, "max_tokens": 3500, "stream": True}
+            body = {"model": "tiny", "messages": _MESSAGES, "max_tokens": 3500, "temperature": 0, "stream": True}
             with http.stream("POST", f"{url}/v1/chat/completions", json=body) as answer:
                 next(answer.iter_raw())
             began = time.monotonic()
@@ -148,7 +148,7 @@ def _models(folder: Path) -> tuple[Path, dict[str, Path]]:
     model = tiny.model(len(tokenizer))
     model.config.max_position_embeddings = _CONTEXT_TOKENS
     with torch.no_grad():
-        model.lm_head.weight[tokenizer.eos_token_id] = -1
+        model.lm_head.weight[tokenizer.eos_token_id] = 0
     base = folder / "tiny"
     model.save_pretrained(base)
     tokenizer.save_pretrained(base)

@@ -40,7 +40,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Pa
     model.config.max_position_embeddings = CONTEXT_TOKENS
     with torch.no_grad():
         model.lm_head.weight.mul_(40)
-        model.lm_head.weight[tokenizer.eos_token_id] = -1  # answers end by their limit, so that tests know their length
+        model.lm_head.weight[tokenizer.eos_token_id] = 0  # greedy answers end by their limit: tests know their length
     model.save_pretrained(base)
     tokenizer.save_pretrained(base)
     adapters = {}
