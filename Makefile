@@ -47,6 +47,10 @@ config: $(VENV)/.local ## Print the resolved settings (CONFIG=, SET=)
 chat: $(VENV)/.local ## Talk to the newest adapter in the terminal (RUN=<run-id>)
 	@$(PY) -m jobs.chat $(JOB_OPTIONS) $(if $(RUN),--run '$(RUN)')
 
+.PHONY: serve
+serve: $(VENV)/.local $(VENV)/.gateway ## An OpenAI-compatible API on port 8000 (RUN=<run-id>, MODEL=<alias, folder, s3://… or hub id>)
+	@$(PY) -m jobs.serve $(JOB_OPTIONS) $(if $(MODEL)$(RUN),--model '$(or $(MODEL),$(RUN))')
+
 .PHONY: export
 export: $(VENV)/.local ## Merge an adapter into plain safetensors (RUN=<run-id>, OUTPUT=<folder>)
 	@$(PY) -m jobs.export $(JOB_OPTIONS) $(if $(RUN),--run '$(RUN)') $(if $(OUTPUT),--output '$(OUTPUT)')

@@ -24,6 +24,7 @@ from jobs.corpus.settings import CorpusSettings
 from jobs.errors import UsageError
 from jobs.evaluation.settings import EvaluateSettings
 from jobs.section import Address, InputAddress, Section
+from jobs.serving.settings import ServingSettings
 from jobs.tuning.settings import TuneSettings
 
 S = TypeVar("S", bound=Section)
@@ -207,6 +208,8 @@ class Settings(Section):
     """Raw text to training data."""
     tune: TuneSettings = TuneSettings()
     """Hyper-parameter search."""
+    serving: ServingSettings = ServingSettings()
+    """Inference."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:

@@ -1,6 +1,7 @@
 """Ray's clusters: one head template, one worker template, and what their fields must be for Ray and KubeRay to work."""
 
 import base64
+import importlib
 import re
 
 import pytest
@@ -126,6 +127,20 @@ def test_serving_workers_are_ready_when_their_proxy_is(helm):
     assert yaml.safe_load(service["serveConfigV2"])["applications"]
     # KubeRay refuses it inside RayService and RayJob.
     assert "upgradeStrategy" not in service["rayClusterConfig"]
+
+
+def test_ray_serve_takes_the_configuration_and_its_application_can_be_built(helm):
+    from ray import serve
+    from ray.serve.schema import ServeDeploySchema
+
+    service = only(helm.render("haetsal", AWS | {"serving": {"enabled": True}}), "RayService")["spec"]
+    config = ServeDeploySchema.model_validate(yaml.safe_load(service["serveConfigV2"]))
+    for application in config.applications:
+        module, _, function = application.import_path.partition(":")
+        built = getattr(importlib.import_module(module), function)(application.args)
+        assert isinstance(built, serve.Application)
+    for pods in (service["rayClusterConfig"]["headGroupSpec"], group(service["rayClusterConfig"], "inference")):
+        assert {"name": "RAY_SERVE_ENABLE_HA_PROXY", "value": "1"} in ray(pods)["env"]
 
 
 def test_a_driver_that_works_itself_is_not_on_the_head(helm):

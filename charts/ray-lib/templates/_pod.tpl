@@ -1,7 +1,7 @@
 {{/*
 What head and workers have in common: one Ray container in a restricted pod.
 Takes root, role (head, worker), group (its values), image, serviceAccount, cluster (value of the label
-`haetsal/cluster`), priorityClass, graceSeconds, mountToken, preStop, ready (port and path), and optionally
+`haetsal/cluster`), serving, priorityClass, graceSeconds, mountToken, preStop, ready (port and path), and optionally
 config, the name of a ConfigMap that is mounted at /etc/haetsal.
 */}}
 {{- define "ray-lib.pod" -}}
@@ -50,6 +50,11 @@ spec:
         {{- include "ray-lib.scratchEnv" . | nindent 8 }}
         # New with every retry of a run: what a job fences its predecessors by.
         - {name: HAETSAL_ATTEMPT, valueFrom: {fieldRef: {fieldPath: "metadata.labels['ray.io/cluster']"}}}
+        {{- if .serving }}
+        # HAProxy takes a request to its replica in one hop, and tries another replica where one died before it answered.
+        - {name: RAY_SERVE_ENABLE_HA_PROXY, value: "1"}
+        - {name: RAY_SERVE_HAPROXY_RETRY_ON, value: conn-failure empty-response}
+        {{- end }}
         {{- include "ray-lib.environment" .root | nindent 8 }}
       volumeMounts:
         {{- include "ray-lib.scratchMounts" . | nindent 8 }}

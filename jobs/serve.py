@@ -1,0 +1,131 @@
+"""`make serve`: an OpenAI-compatible API in front of the newest adapter, on this machine.
+
+    python -m jobs.serve
+    python -m jobs.serve --model train-20261122-101500-3fa9
+    python -m jobs.serve --model models:/haetsal@champion       # or a folder, s3://…, a hub id
+
+The gateway listens on port 8000 of the loopback address (`serving.port`), behind it Ray Serve runs the engine. Ctrl-C
+ends both.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from jobs import cli, settings
+from jobs.errors import EnvironmentNotReady
+from jobs.serving import app, local, source
+from jobs.serving.engines import vllm
+from jobs.settings import Settings
+from jobs.storage import Storage
+
+_ENGINE_PORT = 8100
+_PUBLIC_NAME = "haetsal"
+"""What the gateway calls the model that `make serve` was asked for, whatever run it comes from."""
+_GATEWAY_START_S = 60.0
+
+
+def main() -> None:
+    """Command line entry; see the module's docstring."""
+    options = cli.parser(__doc__ or "")
+    options.add_argument(
+        "--model",
+        metavar="NAME",
+        help="run id, models:/<name>@<alias>, folder, s3://… or hub id (default: the training run that finished last)",
+    )
+    arguments = options.parse_args()
+    serve(source.subject(settings.load(arguments.config, arguments.overrides), arguments.model))
+
+
+def serve(tree: Settings) -> None:
+    """Serve until Ctrl-C or SIGTERM. Raises EnvironmentNotReady if engine or gateway does not start, or ends."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    logging.getLogger("ray").setLevel(logging.WARNING)
+    began = time.monotonic()
+    names = [tree.serving.name, *tree.serving.adapters]
+    _say(f"starting Ray Serve for {tree.model.source}" + "".join(f"\n  + adapter {name}" for name in names[1:]))
+    with local.serve_here(_ENGINE_PORT) as engine_url:
+        _say("loading and warming up the engine")
+        local.deploy(app.build(tree.model_dump(mode="json")))
+        with _gateway(tree, engine_url) as process:
+            url = f"http://{local.HOST}:{tree.serving.port}"
+            _say(f"ready after {time.monotonic() - began:.0f} s: {url} (no API key is asked for: loopback only)")
+            _say(_example(url))
+            process.wait()
+            raise EnvironmentNotReady(f"the gateway ended with code {process.returncode}; its words are above")
+
+
+@contextmanager
+def _gateway(tree: Settings, engine_url: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The gateway's process, ready, for as long as the context lasts."""
+    with tempfile.TemporaryDirectory(prefix="haetsal-") as folder:
+        file = Path(folder) / "routes.yaml"
+        file.write_text(yaml.safe_dump(routes(tree, engine_url), sort_keys=False), encoding="utf-8")
+        command = [sys.executable, "-m", "jobs.serving.gateway", "--config", str(file), "--host", local.HOST]
+        process = subprocess.Popen([*command, "--port", str(tree.serving.port)])
+        try:
+            _wait_until_ready(process, f"http://{local.HOST}:{tree.serving.port}/readyz")
+            yield process
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def routes(tree: Settings, engine_url: str) -> dict[str, Any]:
+    """The gateway's file: every model of the engine under its own name, and the newest adapter as `haetsal`."""
+    names = [str(tree.serving.name), *tree.serving.adapters]
+    known = (
+        names if app.engine_of(tree) == "transformers" else [names[0], *(vllm.adapter_name(tree, n) for n in names[1:])]
+    )
+    backends = {
+        name: {"urls": [engine_url], "model": inner, "health_path": "/-/healthz"}
+        for name, inner in zip(names, known, strict=True)
+    }
+    served = {_PUBLIC_NAME: names[1] if len(names) > 1 else names[0]} | {name: name for name in names}
+    models = {
+        public: {"variants": [{"name": "champion", "backend": backend, "weight": 1}]}
+        for public, backend in served.items()
+    }
+    return {
+        "backends": backends,
+        "models": models,
+        "feedback": {"address": Storage(tree.storage.root).address("feedback")},
+    }
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], url: str) -> None:
+    deadline = time.monotonic() + _GATEWAY_START_S
+    while time.monotonic() < deadline:
+        with suppress(urllib.error.URLError, ConnectionError):
+            urllib.request.urlopen(url, timeout=1).close()
+            return
+        with suppress(subprocess.TimeoutExpired):
+            code = process.wait(0.1)
+            raise EnvironmentNotReady(f"the gateway ended with code {code} before it was ready; its words are above")
+    raise EnvironmentNotReady(f"the gateway was not ready within {_GATEWAY_START_S:.0f} s")
+
+
+def _example(url: str) -> str:
+    body = f'{{"model": "{_PUBLIC_NAME}", "messages": [{{"role": "user", "content": "안녕하세요!"}}], "stream": true}}'
+    return f"open {url}/ for the chat page, or try\n  curl -N {url}/v1/chat/completions -d '{body}'"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    cli.main(main)
