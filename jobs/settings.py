@@ -344,7 +344,10 @@ def _explain(model: type[BaseModel], detail: dict[str, Any]) -> str:
 def _known_keys(model: type[BaseModel], location: list[str]) -> list[str]:
     node: Any = model
     for part in location:
-        node = get_args(node)[1] if get_origin(node) is dict else node.model_fields[part].annotation
+        if get_origin(node) in (dict, tuple):
+            node = get_args(node)[0 if get_origin(node) is tuple else 1]
+        else:
+            node = node.model_fields[part].annotation
         members = get_args(node) if get_origin(node) in (Union, UnionType) else (node,)
-        node = next(m for m in members if get_origin(m) is dict or (isinstance(m, type) and issubclass(m, BaseModel)))
+        node = next(m for m in members if get_origin(m) in (dict, tuple) or issubclass(m, BaseModel))
     return list(node.model_fields)
