@@ -1,0 +1,214 @@
+"""One completion on its way: which backend, how often, and what comes back.
+
+Until the first byte has gone to the client a failure is answered by another try, on another address or another
+variant. After it, a stream that breaks ends with an explicit error event and without `[DONE]`: never a silent cut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass, field
+
+import aiohttp
+
+from jobs.serving.gateway import config
+from jobs.serving.gateway.backends import Address, Backend, TryFailed, whole
+from jobs.serving.gateway.http import Call
+from jobs.serving.gateway.metrics import Metrics
+from jobs.serving.gateway.sse import Events, Usage, usage_of
+from jobs.serving.protocol import ApiError, Request, StreamOptions
+
+_PASSED_ON = (400, 413, 422)
+"""What a backend may say to a client: its request does not fit. Any other refusal is a fault on our side."""
+
+
+_STREAM_HEADERS = (("cache-control", "no-store"), ("x-accel-buffering", "no"))
+
+
+class Cut(Exception):
+    """A stream broke after its first byte. The text is the label of the metric."""
+
+
+@dataclass(frozen=True)
+class Route:
+    """One variant that may answer."""
+
+    variant: str
+    backend: Backend
+
+
+@dataclass
+class Job:
+    """One request to forward, and what became of it."""
+
+    path: str
+    request: Request
+    request_id: str
+    routes: list[Route]
+    """In order of preference: the first is the request's own variant."""
+    settings: config.Config
+    metrics: Metrics
+    variant: str = ""
+    """Who answers."""
+    usage: Usage | None = None
+    events: int = 0
+    began_s: float = field(default_factory=time.monotonic)
+    first_token_s: float | None = None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """For the backend. Nothing of the client's is passed on but the request id."""
+        return {"content-type": "application/json", "x-request-id": self.request_id}
+
+    def sign(self, call: Call) -> None:
+        """Tell the client who answers."""
+        call.extra_headers.append(("x-haetsal-variant", self.variant))
+
+    def body_for(self, backend: Backend) -> bytes:
+        """The request in the backend's words. A stream is always asked to count its tokens, for the limits."""
+        changes: dict[str, object] = {"model": backend.settings.model}
+        if self.request.stream:
+            changes["stream_options"] = StreamOptions(include_usage=True)
+        changed = self.request.model_copy(update=changes)
+        return changed.model_dump_json(exclude_unset=True, exclude={"user"}).encode()
+
+    def renamed(self, data: bytes, backend: Backend) -> bytes:
+        """An answer with the public name of the model. Inside JSON text the quotation marks would be escaped."""
+        if backend.settings.model == self.request.model:
+            return data
+        theirs, ours = json.dumps(backend.settings.model).encode(), json.dumps(self.request.model).encode()
+        return data.replace(b'"model":' + theirs, b'"model":' + ours).replace(
+            b'"model": ' + theirs, b'"model": ' + ours
+        )
+
+
+async def forward(job: Job, call: Call) -> None:
+    """Ask until somebody answers, and pass the answer on to the client. Raises ApiError, or Cut after the first byte."""
+    last = TryFailed("none")
+    # Routes that are known to be down come last: another variant's answer is better than a wait for a time-out.
+    for rank, route in enumerate(sorted(job.routes, key=lambda route: route.backend.down)):
+        async with route.backend.place(job.settings.timeouts.queue_s):
+            addresses = route.backend.in_turn()
+            for index in range(job.settings.retries.attempts if rank == 0 else 1):
+                if index >= len(addresses):
+                    await asyncio.sleep(job.settings.retries.backoff_s * 2 ** (index - len(addresses)))
+                address = addresses[index % len(addresses)]
+                try:
+                    return await (_stream if job.request.stream else _unary)(job, route, address, call)
+                except TryFailed as failure:
+                    last = failure
+                    job.metrics.retries.labels(route.backend.name, failure.reason).inc()
+                    if failure.reason in ("connect", "timeout"):
+                        address.failed(job.settings.retries.eject_s)
+    raise _gave_up(last)
+
+
+async def _unary(job: Job, route: Route, address: Address, call: Call) -> None:
+    wait, backend = job.settings.timeouts, route.backend
+    try:
+        async with (
+            asyncio.timeout(wait.answer_s),
+            backend.ask(address, job.path, job.body_for(backend), job.headers, wait) as response,
+        ):
+            body = await whole(response)
+    except TimeoutError:
+        raise TryFailed("timeout") from None
+    answer = _checked(response, body)
+    address.answered()
+    job.variant, job.usage = route.variant, usage_of(answer)
+    job.sign(call)
+    await call.respond(200, job.renamed(body, backend), "application/json")
+
+
+async def _stream(job: Job, route: Route, address: Address, call: Call) -> None:
+    wait, backend = job.settings.timeouts, route.backend
+    events = Events(keep_usage=job.request.includes_usage)
+    now = asyncio.get_running_loop().time
+    try:
+        async with (
+            asyncio.timeout(wait.first_byte_s) as clock,
+            backend.ask(address, job.path, job.body_for(backend), job.headers, wait) as response,
+        ):
+            if response.status != 200:
+                _checked(response, await whole(response))
+            while not (events.done or events.failed):
+                piece = await response.content.readany()
+                if not piece:
+                    break
+                passed = events.feed(piece)
+                clock.reschedule(None)  # while the client is slow, the backend's clock stands still
+                if passed:
+                    if not call.started:
+                        await _begin(job, route, address, call)
+                    await call.piece(job.renamed(passed, backend))
+                if call.started:
+                    clock.reschedule(now() + wait.idle_s)
+    except TimeoutError:
+        failure = "timeout"
+    except ValueError:
+        failure = "garbled"
+    except TryFailed as error:
+        if not call.started:
+            raise
+        failure = error.reason
+    else:
+        failure = "error_event" if events.failed else "reset"
+    job.usage, job.events = events.usage, events.count
+    if events.done and call.started:
+        await call.end()
+    elif call.started:
+        raise Cut(failure)
+    else:
+        raise TryFailed(failure)
+
+
+async def _begin(job: Job, route: Route, address: Address, call: Call) -> None:
+    address.answered()
+    job.variant = route.variant
+    job.first_token_s = time.monotonic() - job.began_s
+    job.sign(call)
+    await call.start(200, "text/event-stream; charset=utf-8", _STREAM_HEADERS)
+
+
+def _checked(response: aiohttp.ClientResponse, body: bytes) -> object:
+    """The answer as JSON. Raises ApiError for what the client can mend, TryFailed for everything else."""
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        answer = None
+    if response.status == 200:
+        if not isinstance(answer, dict):
+            raise TryFailed("garbled")
+        return answer
+    if response.status in _PASSED_ON:
+        raise _refusal(response.status, answer)
+    if response.status == 429:
+        after = response.headers.get("retry-after", "1")
+        raise TryFailed("busy", retry_after_s=int(after) if after.isdigit() else 1)
+    raise TryFailed(f"status_{response.status // 100}xx")
+
+
+def _refusal(status: int, answer: object) -> ApiError:
+    """A backend's 4xx in OpenAI's shape; of any other shape only the status is kept."""
+    error = answer.get("error") if isinstance(answer, dict) else None
+    if not isinstance(error, dict):
+        return ApiError(status, "The model refused this request.")
+    texts = {key: str(error[key]) for key in ("message", "code", "param") if isinstance(error.get(key), str | int)}
+    message = texts.pop("message", "The model refused this request.")
+    return ApiError(status, message, code=texts.get("code"), param=texts.get("param"))
+
+
+def _gave_up(last: TryFailed) -> ApiError:
+    match last.reason:
+        case "busy":
+            message = "The model is busy; try again later."
+            return ApiError(
+                429, message, kind="rate_limit_error", code="overloaded", retry_after_s=last.retry_after_s or 1
+            )
+        case "timeout":
+            return ApiError(504, "The model did not answer in time.", kind="server_error", code="timeout")
+        case _:
+            message = "The model cannot be reached; try again later."
+            return ApiError(503, message, kind="server_error", code="unavailable", retry_after_s=1)
