@@ -134,7 +134,7 @@ class ApiError(Exception):
         return {} if self.retry_after_s is None else {"retry-after": str(self.retry_after_s)}
 
 
-AnyRequest = TypeVar("AnyRequest", bound=Request)
+AnyRequest = TypeVar("AnyRequest", bound=BaseModel)
 
 
 def parse(body: bytes, kind: type[AnyRequest]) -> AnyRequest:

@@ -82,9 +82,7 @@ class Engine:
             await _answer(send, 200, {**about, "object": kind, "choices": [choice], "usage": usage})
             return
         kind = "chat.completion.chunk" if chat else "text_completion"
-        await send(
-            {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]}
-        )
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
 
         async def event(value: Any) -> None:
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -125,8 +125,9 @@ class Retries(Section):
 class Feedback(Section):
     """Where thumbs, scores and comments go."""
 
-    folder: Path = Path("output/feedback")
-    """Each replica appends to a file of its own in it; the newest line of a request id counts."""
+    address: Address = "feedback"
+    """A folder, relative to this file, or `s3://bucket/prefix`. Each feedback is a small file of its own there, so that
+    replicas never write to the same one; the newest of a request id counts."""
 
 
 class Drain(Section):
@@ -173,7 +174,10 @@ class Config(Section):
 def load(path: Path) -> Config:
     """The file, with the paths in it made absolute. Raises UsageError naming file, key and remedy."""
     config = load_tree(Config, path)
-    files = {key: path.parent / value for key in ("keys_file", "secret_file") if (value := getattr(config, key))}
+    files: dict[str, object] = {
+        key: path.parent / value for key in ("keys_file", "secret_file") if (value := getattr(config, key))
+    }
     if config.feedback:
-        files["feedback"] = Feedback(folder=path.parent / config.feedback.folder)
+        address = config.feedback.address
+        files["feedback"] = Feedback(address=address if "://" in address else str(path.parent / address))
     return config.model_copy(update=files)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -18,7 +19,7 @@ from jobs.serving.gateway.backends import Address, Backend, TryFailed, whole
 from jobs.serving.gateway.http import Call
 from jobs.serving.gateway.metrics import Metrics
 from jobs.serving.gateway.sse import Events, Usage, usage_of
-from jobs.serving.protocol import ApiError, Request, StreamOptions
+from jobs.serving.protocol import ApiError, ChatRequest, CompletionRequest, StreamOptions
 
 _PASSED_ON = (400, 413, 422)
 """What a backend may say to a client: its request does not fit. Any other refusal is a fault on our side."""
@@ -44,12 +45,14 @@ class Job:
     """One request to forward, and what became of it."""
 
     path: str
-    request: Request
+    request: ChatRequest | CompletionRequest
     request_id: str
     routes: list[Route]
     """In order of preference: the first is the request's own variant."""
     settings: config.Config
     metrics: Metrics
+    sign: Callable[[str], str]
+    """The request id that the client sees, given the variant that answers."""
     variant: str = ""
     """Who answers."""
     usage: Usage | None = None
@@ -62,9 +65,10 @@ class Job:
         """For the backend. Nothing of the client's is passed on but the request id."""
         return {"content-type": "application/json", "x-request-id": self.request_id}
 
-    def sign(self, call: Call) -> None:
+    def answered_by(self, variant: str, call: Call) -> None:
         """Tell the client who answers."""
-        call.extra_headers.append(("x-haetsal-variant", self.variant))
+        self.variant = variant
+        call.extra_headers |= {"x-haetsal-variant": variant, "x-request-id": self.sign(variant)}
 
     def body_for(self, backend: Backend) -> bytes:
         """The request in the backend's words. A stream is always asked to count its tokens, for the limits."""
@@ -117,8 +121,8 @@ async def _unary(job: Job, route: Route, address: Address, call: Call) -> None:
         raise TryFailed("timeout") from None
     answer = _checked(response, body)
     address.answered()
-    job.variant, job.usage = route.variant, usage_of(answer)
-    job.sign(call)
+    job.usage = usage_of(answer)
+    job.answered_by(route.variant, call)
     await call.respond(200, job.renamed(body, backend), "application/json")
 
 
@@ -166,9 +170,8 @@ async def _stream(job: Job, route: Route, address: Address, call: Call) -> None:
 
 async def _begin(job: Job, route: Route, address: Address, call: Call) -> None:
     address.answered()
-    job.variant = route.variant
     job.first_token_s = time.monotonic() - job.began_s
-    job.sign(call)
+    job.answered_by(route.variant, call)
     await call.start(200, "text/event-stream; charset=utf-8", _STREAM_HEADERS)
 
 

@@ -40,7 +40,8 @@ class Call:
         """Whether the answer has begun."""
         self.ended = False
         """Whether all of it was handed over."""
-        self.extra_headers: list[tuple[str, str]] = []
+        self.request_id = ""
+        self.extra_headers: dict[str, str] = {}
         """Sent with whatever is answered."""
 
     def header(self, name: str) -> str | None:
@@ -87,7 +88,7 @@ class Call:
     async def start(self, status: int, content_type: str, headers: Headers = ()) -> None:
         """Status and headers; `piece` and `end` follow."""
         self.started = True
-        every = [("content-type", content_type), *self.extra_headers, *headers]
+        every = [("content-type", content_type), *self.extra_headers.items(), *headers]
         encoded = [(name.encode(), value.encode("latin-1")) for name, value in every]
         await self._send({"type": "http.response.start", "status": status, "headers": encoded})
 

@@ -7,8 +7,7 @@ quotation mark of the text itself is escaped, so `"usage":` can only be the key 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 LONGEST_EVENT_BYTES = 1_048_576
 _END = b"\n\n"
@@ -16,8 +15,7 @@ _DONE = (b"data: [DONE]", b"data:[DONE]")
 _ERROR = (b'data: {"error"', b'data:{"error"', b'data: {"object":"error"')
 
 
-@dataclass(frozen=True)
-class Usage:
+class Usage(NamedTuple):
     """Tokens of one request."""
 
     prompt: int
