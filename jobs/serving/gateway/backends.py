@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import aiohttp
 from yarl import URL
@@ -18,6 +18,7 @@ from jobs.serving.gateway.metrics import Metrics
 from jobs.serving.protocol import ApiError
 
 _LONGEST_EJECTION_S = 30.0
+_DEAD_AFTER_PROBES = 2
 _LONGEST_ANSWER_BYTES = 64 * 1_048_576
 
 
@@ -37,6 +38,10 @@ class Address:
     failures: int = 0
     out_until_s: float = 0.0
     """On the monotonic clock."""
+    silent_probes: int = 0
+    """Questions for its health in a row that it did not answer."""
+    waiting: set[asyncio.Timeout] = field(default_factory=set)
+    """Time limits of the tries that wait for its first byte."""
 
     @property
     def out(self) -> bool:
@@ -48,6 +53,13 @@ class Address:
         wait_s = min(eject_s * 2**self.failures, _LONGEST_EJECTION_S)
         self.failures = min(self.failures + 1, 16)
         self.out_until_s = time.monotonic() + wait_s
+
+    def give_up(self) -> None:
+        """End the waiting: the tries fail with a time-out, and go to another address."""
+        now = asyncio.get_running_loop().time()
+        for limit in self.waiting:
+            if not limit.expired():
+                limit.reschedule(now)
 
     def answered(self) -> None:
         """It is there."""
@@ -142,10 +154,13 @@ class Backend:
         """Ask each address for its health; who does not answer in time is passed over, who does is back."""
         alive = await asyncio.gather(*(self._answers(address, retries.probe_s) for address in self.addresses))
         for address, answered in zip(self.addresses, alive, strict=True):
+            address.silent_probes = 0 if answered else address.silent_probes + 1
             if answered:
                 address.answered()
-            else:
-                address.failed(retries.eject_s)
+                continue
+            address.failed(retries.eject_s)
+            if address.silent_probes >= _DEAD_AFTER_PROBES and any(alive):
+                address.give_up()
         self.alive = any(alive)
         self._ejected.set(sum(address.out for address in self.addresses))
 
@@ -153,8 +168,8 @@ class Backend:
         timeout = aiohttp.ClientTimeout(total=within_s)
         url = address.url.with_path(self.settings.health_path)
         with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
-            async with self._session.get(url, timeout=timeout, allow_redirects=False) as response:
-                return response.status < 500
+            async with self._session.get(url, timeout=timeout, allow_redirects=False):
+                return True
         return False
 
 

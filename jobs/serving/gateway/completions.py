@@ -74,7 +74,7 @@ async def _complete(
         request_id=call.request_id,
         # Users of two keys may have the same name. Who has none is a new user each time.
         routes=state.routes(
-            request.model, f"{caller.id}/{who}" if who else call.request_id, call.header("x-haetsal-variant")
+            request.model, f"{request.model}/{caller.id}/{who}" if who else call.request_id, call.header("x-haetsal-variant")
         ),
         settings=config,
         metrics=state.metrics,
@@ -133,7 +133,8 @@ def _write_down(state: State, call: Call, record: _Record) -> None:
     prompt, completion = 0, 0
     if job and job.variant:
         # An engine counts at the end only: of an answer that was broken off, each event was a token.
-        prompt, completion = job.usage or (record.prompt_tokens, job.events)
+        seen = job.events
+        prompt, completion = (seen.usage if seen else job.usage) or (record.prompt_tokens, seen.count if seen else 0)
         metrics.tokens.labels(model, variant, "prompt", key).inc(prompt)
         metrics.tokens.labels(model, variant, "completion", key).inc(completion)
         if job.first_token_s is not None:

@@ -31,8 +31,9 @@ class Backend(Section):
     """Addresses up to the `/v1`, which is not part of them: `http://127.0.0.1:8100`."""
     model: str = Field(min_length=1)
     """The name that the engine knows the model by."""
-    health_path: Annotated[str, StringConstraints(pattern=r"^/")] = "/health"
-    """What is asked to see whether an address is alive: any answer below 500 in time is a yes."""
+    health_path: Annotated[str, StringConstraints(pattern=r"^/")] = "/-/healthz"
+    """What is asked to see whether an address is alive. Any answer in time is a yes: an engine that is too busy says so
+    with a status, and must not be taken for dead. Ray Serve's proxy answers the default ahead of its queues."""
     max_concurrent: int = Field(64, ge=1, le=100_000)
     """Requests in work at a time, on all addresses together, by this replica of the gateway."""
     max_queued: int = Field(128, ge=0, le=100_000)
@@ -98,7 +99,7 @@ class Timeouts(Section):
     connect_s: float = Field(1.0, gt=0, le=60)
     """Opening a connection to a backend."""
     first_byte_s: float = Field(30.0, gt=0, le=3600)
-    """From a streaming request to its first event; then another address is tried."""
+    """From a streaming request to its first token; then another address is tried."""
     answer_s: float = Field(120.0, gt=0, le=3600)
     """From a request without streaming to its whole answer; then another address is tried."""
     idle_s: float = Field(30.0, gt=0, le=3600)
@@ -119,7 +120,8 @@ class Retries(Section):
     eject_s: float = Field(1.0, gt=0, le=60)
     """How long an address that failed is passed over, doubling with each failure in a row up to 30 s."""
     probe_s: float = Field(2.0, gt=0, le=300)
-    """Time between two questions for health to each address, and the time that the answer may take."""
+    """Time between two questions for health to each address, and the time that the answer may take. When two in a row
+    are not answered, what waits for the address is tried on another one at once."""
 
 
 class Feedback(Section):

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -18,13 +19,15 @@ from jobs.serving.gateway import config
 from jobs.serving.gateway.backends import Address, Backend, TryFailed, whole
 from jobs.serving.gateway.http import Call
 from jobs.serving.gateway.metrics import Metrics
-from jobs.serving.gateway.sse import Events, Usage, usage_of
+from jobs.serving.gateway.sse import Events, Usage, only_opening, usage_of
 from jobs.serving.protocol import ApiError, ChatRequest, CompletionRequest, StreamOptions
 
 _PASSED_ON = (400, 413, 422)
 """What a backend may say to a client: its request does not fit. Any other refusal is a fault on our side."""
 
 
+_LAST_BYTES_S = 1.0
+"""How long a backend has to end its answer after `[DONE]`; then its connection is closed."""
 _STREAM_HEADERS = (("cache-control", "no-store"), ("x-accel-buffering", "no"))
 
 
@@ -56,7 +59,9 @@ class Job:
     variant: str = ""
     """Who answers."""
     usage: Usage | None = None
-    events: int = 0
+    """What the engine counted, of an answer that is not a stream."""
+    events: Events | None = None
+    """Of a stream: what has gone by so far."""
     began_s: float = field(default_factory=time.monotonic)
     first_token_s: float | None = None
 
@@ -103,9 +108,11 @@ async def forward(job: Job, call: Call) -> None:
                     return await (_stream if job.request.stream else _unary)(job, route, address, call)
                 except TryFailed as failure:
                     last = failure
+                    call.extra_headers["x-haetsal-variant"] = route.variant
                     job.metrics.retries.labels(route.backend.name, failure.reason).inc()
                     if failure.reason in ("connect", "timeout"):
                         address.failed(job.settings.retries.eject_s)
+        job.metrics.variant_failures.labels(job.request.model, route.variant).inc()
     raise _gave_up(last)
 
 
@@ -113,7 +120,7 @@ async def _unary(job: Job, route: Route, address: Address, call: Call) -> None:
     wait, backend = job.settings.timeouts, route.backend
     try:
         async with (
-            asyncio.timeout(wait.answer_s),
+            _first_byte(address, wait.answer_s),
             backend.ask(address, job.path, job.body_for(backend), job.headers, wait) as response,
         ):
             body = await whole(response)
@@ -128,11 +135,12 @@ async def _unary(job: Job, route: Route, address: Address, call: Call) -> None:
 
 async def _stream(job: Job, route: Route, address: Address, call: Call) -> None:
     wait, backend = job.settings.timeouts, route.backend
-    events = Events(keep_usage=job.request.includes_usage)
+    job.events = events = Events(keep_usage=job.request.includes_usage)
+    opening = b""
     now = asyncio.get_running_loop().time
     try:
         async with (
-            asyncio.timeout(wait.first_byte_s) as clock,
+            _first_byte(address, wait.first_byte_s) as clock,
             backend.ask(address, job.path, job.body_for(backend), job.headers, wait) as response,
         ):
             if response.status != 200:
@@ -142,13 +150,22 @@ async def _stream(job: Job, route: Route, address: Address, call: Call) -> None:
                 if not piece:
                     break
                 passed = events.feed(piece)
+                if not call.started:
+                    opening += passed
+                    if not opening or only_opening(opening):
+                        continue
+                    address.waiting.discard(clock)
+                    await _begin(job, route, address, call)
+                    passed, opening = opening, b""
                 clock.reschedule(None)  # while the client is slow, the backend's clock stands still
                 if passed:
-                    if not call.started:
-                        await _begin(job, route, address, call)
                     await call.piece(job.renamed(passed, backend))
-                if call.started:
-                    clock.reschedule(now() + wait.idle_s)
+                clock.reschedule(now() + wait.idle_s)
+            if events.done and call.started:
+                await call.end()
+                clock.reschedule(now() + _LAST_BYTES_S)
+                while await response.content.readany():
+                    pass  # only a connection that was read to its end can be used again
     except TimeoutError:
         failure = "timeout"
     except ValueError:
@@ -159,13 +176,23 @@ async def _stream(job: Job, route: Route, address: Address, call: Call) -> None:
         failure = error.reason
     else:
         failure = "error_event" if events.failed else "reset"
-    job.usage, job.events = events.usage, events.count
-    if events.done and call.started:
-        await call.end()
-    elif call.started:
+    if call.ended:
+        return
+    if call.started:
         raise Cut(failure)
     else:
         raise TryFailed(failure)
+
+
+@asynccontextmanager
+async def _first_byte(address: Address, within_s: float) -> AsyncIterator[asyncio.Timeout]:
+    """A time limit that also ends when the address turns out to be dead."""
+    async with asyncio.timeout(within_s) as limit:
+        address.waiting.add(limit)
+        try:
+            yield limit
+        finally:
+            address.waiting.discard(limit)
 
 
 async def _begin(job: Job, route: Route, address: Address, call: Call) -> None:

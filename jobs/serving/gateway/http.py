@@ -50,12 +50,14 @@ class Call:
         return None if value is None else value.decode("latin-1")
 
     async def body(self, limit_bytes: int) -> bytes:
-        """The whole body. Raises ApiError 413 over the limit, ClientGone."""
-        announced = self.header("content-length") or "0"
+        """The whole JSON body. Raises ApiError 413 over the limit, 415, and ClientGone."""
+        kind = (self.header("content-type") or "").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            # A page of another origin may send anything else without being asked, and would have its answer computed.
+            raise ApiError(415, "The body must have content-type: application/json.", code="unsupported_media_type")
+        announced = int(self.header("content-length") or 0)
         too_long = ApiError(413, f"The body is longer than {limit_bytes} bytes.", code="request_too_large")
-        if int(announced) > limit_bytes and (
-            int(announced) > _DRAINED * limit_bytes or self.header("expect") is not None
-        ):
+        if announced > limit_bytes and (announced > _DRAINED * limit_bytes or self.header("expect")):
             raise too_long
         pieces, size = [], 0
         while True:
@@ -108,7 +110,7 @@ class Call:
 
     async def refuse(self, error: ApiError) -> None:
         """An error in OpenAI's shape. After 413 the connection is closed: the rest of the body may still come."""
-        closing = [("connection", "close")] if error.status in (408, 413) else []
+        closing = [("connection", "close")] if error.status == 413 else []
         await self.json(error.status, error.body(), [*error.headers().items(), *closing])
 
 

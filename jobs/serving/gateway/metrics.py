@@ -32,6 +32,9 @@ class Metrics:
         self.active = gauge("active_requests", "Requests in work at a backend", "backend")
         self.queued = gauge("queued_requests", "Requests that wait for a place at a backend", "backend")
         self.retries = counter("retries_total", "Tries that failed before the first byte", "backend", "reason")
+        self.variant_failures = counter(
+            "variant_failures_total", "Requests that a variant could not answer; another may have", "model", "variant"
+        )
         self.cuts = counter("stream_cuts_total", "Streams that ended with an error event", "model", "variant", "reason")
         self.ejected = gauge("ejected_urls", "Addresses of a backend that are passed over for now", "backend")
         self.shadow = counter("shadow_requests_total", "Copies by outcome: ok, failed, skipped", "model", "outcome")

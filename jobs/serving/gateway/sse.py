@@ -7,11 +7,14 @@ quotation mark of the text itself is escaped, so `"usage":` can only be the key 
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, NamedTuple
 
 LONGEST_EVENT_BYTES = 1_048_576
 _END = b"\n\n"
 _DONE = (b"data: [DONE]", b"data:[DONE]")
+_ROLE = re.compile(rb'"role": ?"assistant"')
+_EMPTY = re.compile(rb'"content": ?(?:""|null)')
 _ERROR = (b'data: {"error"', b'data:{"error"', b'data: {"object":"error"')
 
 
@@ -79,6 +82,12 @@ class Events:
             return True
         self.usage = usage_of(chunk) or self.usage
         return self._keep_usage or usage_of(chunk) is None or bool(chunk.get("choices"))
+
+
+def only_opening(events: bytes) -> bool:
+    """Whether whole events say no more than that an assistant is about to speak. Engines send that before they compute
+    anything: held back until more comes, it leaves the way open to another try."""
+    return len(_ROLE.findall(events)) == len(_EMPTY.findall(events)) == events.count(_END)
 
 
 def error_event(body: dict[str, Any]) -> bytes:
