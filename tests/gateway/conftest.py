@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -33,13 +34,11 @@ class Stage:
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     folder = tmp_path_factory.mktemp("gateway")
-    from datetime import UTC, datetime, timedelta
-
     keys, key = Keys().with_new("tests", datetime.now(UTC), timedelta())
     tree = keys.model_dump(mode="json")
     tree["keys"]["tests"]["requests_per_minute"] = None
     (folder / "keys.yaml").write_text(yaml.safe_dump(tree))
-    with engine(folder, "one") as one, engine(folder, "two") as two:
+    with engine(folder, "one", wait=False) as one, engine(folder, "two", wait=False) as two:
         config = {
             "keys_file": "keys.yaml",
             "backends": {
@@ -78,4 +77,6 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
             "limits": {"body_bytes": 100_000, "prompt_chars": 2000},
         }
         with gateway(folder, config) as process:
+            one.wait_until("/health")
+            two.wait_until("/health")
             yield Stage(process, (one, two), folder, key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -23,9 +24,12 @@ START_S = 60
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Below the range from which the kernel takes ports for connections, so that none of those is in the way later."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @dataclass
@@ -70,9 +74,9 @@ def running(arguments: list[str], port: int, log: Path, path: str) -> Iterator[P
 
 
 @contextlib.contextmanager
-def engine(folder: Path, name: str = "engine", port: int = 0) -> Iterator[Process]:
+def engine(folder: Path, name: str = "engine", port: int = 0, wait: bool = True) -> Iterator[Process]:
     port = port or free_port()
-    with running([str(ENGINE), str(port), name], port, folder / f"{name}.log", "/health") as process:
+    with running([str(ENGINE), str(port), name], port, folder / f"{name}.log", "/health" if wait else "") as process:
         yield process
 
 
