@@ -109,8 +109,7 @@ class Engine:
                 return
             said = {"delta": {"content": word}} if chat else {"text": word}
             await event({**about, "object": kind, "choices": [{"index": 0, "finish_reason": None, **said}]})
-            if delay_s:
-                await asyncio.sleep(delay_s)
+            await asyncio.sleep(delay_s)
         last = {"delta": {}} if chat else {"text": ""}
         await event({**about, "object": kind, "choices": [{"index": 0, "finish_reason": "stop", **last}]})
         if request.get("stream_options", {}).get("include_usage"):
