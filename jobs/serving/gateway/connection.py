@@ -3,6 +3,7 @@
 - A request must have come within `request_s` of its first byte, header and body; a header has a greatest length. Idle
   connections end by uvicorn's keep-alive time, those that never ask anything by `request_s`.
 - A client that does not read is cut off `write_s` after its buffer (64 KiB) is full.
+- `watch` tells at once that a client is gone, without a task for each request that waits for it.
 - What cannot be parsed is refused in OpenAI's shape.
 """
 
@@ -18,6 +19,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from jobs.serving.gateway.config import Timeouts
 from jobs.serving.protocol import ApiError
 
+SCOPE_KEY = "haetsal.connection"
+"""Where the application finds this object in its scope."""
 _LONGEST_HEADER_BYTES = 65_536
 _FAREWELL_S = 5.0
 """How long a client has to read why it is cut off."""
@@ -34,6 +37,15 @@ class Connection(HttpToolsProtocol):
         self._write_deadline: asyncio.TimerHandle | None = None
         self._header_bytes = 0
         self._in_body = False
+        self._on_lost: Callable[[], None] | None = None
+
+    def watch(self, on_lost: Callable[[], None] | None) -> None:
+        """Call `on_lost` if the client goes, or is gone; None ends the watch. The request's body must have been read."""
+        self._on_lost = on_lost
+        if on_lost:
+            self.flow.resume_reading()
+            if self.parser is None:
+                self.loop.call_soon(on_lost)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -43,6 +55,8 @@ class Connection(HttpToolsProtocol):
         self._disarm()
         self.resume_writing()
         super().connection_lost(exc)
+        if self._on_lost:
+            self._on_lost()
 
     def data_received(self, data: bytes) -> None:
         if self._deadline is None:
@@ -55,6 +69,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self.scope[SCOPE_KEY] = self  # type: ignore[literal-required]
         if self._deadline is None:
             self._arm()
 

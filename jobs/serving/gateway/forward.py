@@ -83,14 +83,11 @@ class Job:
         changed = self.request.model_copy(update=changes)
         return changed.model_dump_json(exclude_unset=True, exclude={"user"}).encode()
 
-    def renamed(self, data: bytes, backend: Backend) -> bytes:
-        """An answer with the public name of the model. Inside JSON text the quotation marks would be escaped."""
-        if backend.settings.model == self.request.model:
-            return data
+    def renamer(self, backend: Backend) -> Callable[[bytes], bytes]:
+        """Puts the public name of the model into an answer. Inside JSON text the quotation marks would be escaped."""
         theirs, ours = json.dumps(backend.settings.model).encode(), json.dumps(self.request.model).encode()
-        return data.replace(b'"model":' + theirs, b'"model":' + ours).replace(
-            b'"model": ' + theirs, b'"model": ' + ours
-        )
+        old, new, spaced = b'"model":' + theirs, b'"model":' + ours, b'"model": ' + theirs
+        return lambda data: data.replace(old, new) if old in data else data.replace(spaced, new)
 
 
 async def forward(job: Job, call: Call) -> None:
@@ -130,14 +127,15 @@ async def _unary(job: Job, route: Route, address: Address, call: Call) -> None:
     address.answered()
     job.usage = usage_of(answer)
     job.answered_by(route.variant, call)
-    await call.respond(200, job.renamed(body, backend), "application/json")
+    await call.respond(200, job.renamer(backend)(body), "application/json")
 
 
 async def _stream(job: Job, route: Route, address: Address, call: Call) -> None:
     wait, backend = job.settings.timeouts, route.backend
     job.events = events = Events(keep_usage=job.request.includes_usage)
     opening = b""
-    now = asyncio.get_running_loop().time
+    renamed = job.renamer(backend)
+    idle: _Idle | None = None
     try:
         async with (
             _first_byte(address, wait.first_byte_s) as clock,
@@ -157,13 +155,15 @@ async def _stream(job: Job, route: Route, address: Address, call: Call) -> None:
                     address.waiting.discard(clock)
                     await _begin(job, route, address, call)
                     passed, opening = opening, b""
-                clock.reschedule(None)  # while the client is slow, the backend's clock stands still
+                    idle = _Idle(clock, wait.idle_s)
+                assert idle
+                idle.pause()  # while the client is slow, the backend's clock stands still
                 if passed:
-                    await call.piece(job.renamed(passed, backend))
-                clock.reschedule(now() + wait.idle_s)
+                    await call.piece(renamed(passed))
+                idle.start()
             if events.done and call.started:
                 await call.end()
-                clock.reschedule(now() + _LAST_BYTES_S)
+                clock.reschedule(asyncio.get_running_loop().time() + _LAST_BYTES_S)
                 while await response.content.readany():
                     pass  # only a connection that was read to its end can be used again
     except TimeoutError:
@@ -176,12 +176,47 @@ async def _stream(job: Job, route: Route, address: Address, call: Call) -> None:
         failure = error.reason
     else:
         failure = "error_event" if events.failed else "reset"
+    finally:
+        if idle:
+            idle.end()
     if call.ended:
         return
     if call.started:
         raise Cut(failure)
     else:
         raise TryFailed(failure)
+
+
+class _Idle:
+    """Lets a time limit expire when nothing came for a while. One timer, looked at now and then, instead of one that is
+    set again for every piece."""
+
+    def __init__(self, limit: asyncio.Timeout, idle_s: float) -> None:
+        self._limit, self._idle_s = limit, idle_s
+        self._loop = asyncio.get_running_loop()
+        self._since_s: float | None = None
+        limit.reschedule(None)
+        self._timer = self._loop.call_later(idle_s, self._look)
+
+    def start(self) -> None:
+        """The wait begins."""
+        self._since_s = self._loop.time()
+
+    def pause(self) -> None:
+        """Something came."""
+        self._since_s = None
+
+    def end(self) -> None:
+        """No more is expected."""
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        now_s = self._loop.time()
+        left_s = self._idle_s if self._since_s is None else self._since_s + self._idle_s - now_s
+        if left_s <= 0:
+            self._limit.reschedule(now_s)
+        else:
+            self._timer = self._loop.call_later(left_s, self._look)
 
 
 @asynccontextmanager

@@ -11,6 +11,7 @@ import json
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
+from jobs.serving.gateway.connection import SCOPE_KEY, Connection
 from jobs.serving.protocol import ApiError
 
 Scope = MutableMapping[str, Any]
@@ -33,6 +34,7 @@ class Call:
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._receive, self._send = receive, send
+        self.connection: Connection = scope[SCOPE_KEY]
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self._headers: dict[bytes, bytes] = dict(scope["headers"])
@@ -76,11 +78,6 @@ class Call:
             raise too_long
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    async def gone(self) -> None:
-        """Waits until the client is gone or has its whole answer. Only after `body`."""
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-
     async def respond(self, status: int, body: bytes, content_type: str, headers: Headers = ()) -> None:
         """The whole answer at once."""
         await self.start(status, content_type, [*headers, ("content-length", str(len(body)))])
@@ -115,22 +112,18 @@ class Call:
 
 
 async def while_there(call: Call, work: Awaitable[None]) -> None:
-    """Do `work`, stopped at once when the client goes away. Raises ClientGone then.
-
-    One task beside the request, and none for each piece: it cancels the request's own.
-    """
+    """Do `work`, stopped at once when the client goes away. Raises ClientGone then. Only after `Call.body`."""
     task = asyncio.current_task()
     assert task
     left = False
 
-    async def watch() -> None:
+    def leave() -> None:
         nonlocal left
-        await call.gone()
-        if not call.ended:
+        if not left:
             left = True
             task.cancel()
 
-    watcher = asyncio.create_task(watch())
+    call.connection.watch(leave)
     try:
         await work
     except asyncio.CancelledError:
@@ -139,4 +132,4 @@ async def while_there(call: Call, work: Awaitable[None]) -> None:
             raise ClientGone from None
         raise
     finally:
-        watcher.cancel()
+        call.connection.watch(None)

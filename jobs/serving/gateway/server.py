@@ -62,6 +62,7 @@ async def serve(path: Path, host: str, port: int) -> None:
             ws="none",
             lifespan="off",
             access_log=False,
+            proxy_headers=False,
             log_config=None,
             server_header=False,
             timeout_keep_alive=_KEEP_ALIVE_S,
