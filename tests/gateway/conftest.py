@@ -1,4 +1,4 @@
-"""One gateway before two engines, for all tests of a module that break none of them."""
+"""One gateway before two engines, for all tests that break none of them."""
 
 from __future__ import annotations
 
@@ -21,17 +21,11 @@ class Stage:
     engines: tuple[Process, Process]
     folder: Path
     key: str
-
-    @property
-    def auth(self) -> dict[str, str]:
-        return {"authorization": f"Bearer {self.key}"}
-
-    @property
-    def client(self) -> httpx.Client:
-        return httpx.Client(base_url=self.gateway.url, headers=self.auth, timeout=30)
+    client: httpx.Client
+    """Sends the key."""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     folder = tmp_path_factory.mktemp("gateway")
     keys, key = Keys().with_new("tests", datetime.now(UTC), timedelta())
@@ -79,4 +73,6 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         with gateway(folder, config) as process:
             one.wait_until("/health")
             two.wait_until("/health")
-            yield Stage(process, (one, two), folder, key)
+            headers = {"authorization": f"Bearer {key}"}
+            with httpx.Client(base_url=process.url, headers=headers, timeout=30, verify=False) as client:
+                yield Stage(process, (one, two), folder, key, client)

@@ -21,6 +21,8 @@ import yaml
 ENGINE = Path(__file__).with_name("engine.py")
 ROOT = Path(__file__).parents[2]
 START_S = 60
+HTTP = httpx.Client(verify=False, timeout=30)
+"""One for all: making a client reads all certificates of this machine, which takes longer than most tests."""
 
 
 def free_port() -> int:
@@ -51,7 +53,7 @@ class Process:
         end = time.monotonic() + START_S
         while time.monotonic() < end:
             with contextlib.suppress(httpx.TransportError):
-                if httpx.get(self.url + path).status_code == status:
+                if HTTP.get(self.url + path).status_code == status:
                     return
             assert self.popen.poll() is None, self.log.read_text()
             time.sleep(0.02)
@@ -100,7 +102,7 @@ def write(file: Path, config: dict[str, Any]) -> None:
 def metric(gateway: Process, name: str, **labels: str) -> float:
     """The sum of all series of a metric that have these labels."""
     total = 0.0
-    for line in httpx.get(f"{gateway.url}/metrics").text.splitlines():
+    for line in HTTP.get(f"{gateway.url}/metrics").text.splitlines():
         series, _, value = line.rpartition(" ")
         if series.partition("{")[0] == f"haetsal_gateway_{name}" and all(
             f'{key}="{wanted}"' in series for key, wanted in labels.items()

@@ -1,5 +1,7 @@
-"""Faults under load, with real processes. Each test proves that its fault happened. `python -m tests.bench.gateway` runs
-the long versions."""
+"""Faults under load, with real processes. Each test proves that its fault happened.
+
+`python -m tests.bench.gateway` runs the long versions.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +14,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.gateway.load import Load
-from tests.gateway.processes import Process, engine, gateway, metric, write
+from tests.gateway.processes import HTTP, Process, engine, gateway, metric, write
 
 CHAT = "/v1/chat/completions"
 ASK = {"model": "haetsal", "messages": [{"role": "user", "content": "tokens=1"}]}
@@ -55,14 +56,12 @@ def test_killed_replica_loses_nothing(tmp_path: Path):
             in_work = 0
             for victim in replicas:
                 await load.until(load.done + 60)
-                in_work += httpx.get(f"{victim.url}/health").json()["requests"] > 0
+                in_work += HTTP.get(f"{victim.url}/health").json()["requests"] > 0
                 victim.kill()
                 await load.until(load.done + 60)
                 port = victim.port
                 await asyncio.to_thread(victim.popen.wait)
-                again = await asyncio.to_thread(
-                    stack.enter_context, engine(tmp_path, f"again-{port}", port=port)
-                )
+                again = await asyncio.to_thread(stack.enter_context, engine(tmp_path, f"again-{port}", port=port))
                 assert again.popen.poll() is None
                 await load.until(load.done + 60)
             load.stop()
@@ -98,13 +97,14 @@ def test_nobody_there_is_503_and_not_ready_until_somebody_is(tmp_path: Path):
     with engine(tmp_path, "one") as one, gateway(tmp_path, config(one.url)) as proxy:
         one.kill()
         one.popen.wait()
-        answer = httpx.post(proxy.url + CHAT, json=ASK)
+        answer = HTTP.post(proxy.url + CHAT, json=ASK)
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
         assert answer.headers["retry-after"] == "1" and answer.headers["x-haetsal-variant"] == "champion"
+        assert metric(proxy, "retries_total", reason="connect") == 3
         proxy.wait_until("/readyz", 503)
         with engine(tmp_path, "again", port=one.port):
             proxy.wait_until("/readyz", 200)
-            assert httpx.post(proxy.url + CHAT, json=ASK).status_code == 200
+            assert HTTP.post(proxy.url + CHAT, json=ASK).status_code == 200
 
 
 def test_overload_is_refused_with_the_time_to_wait_and_what_is_taken_stays_fast(tmp_path: Path, engines):
@@ -204,7 +204,7 @@ def test_one_of_two_gateways_is_killed_and_the_other_is_told_to_leave(tmp_path: 
 def test_streams_that_outlast_the_drain_end_with_an_error_event(tmp_path: Path, engines):
     with gateway(tmp_path, config(engines[0].url, drain={"finish_s": 0.5})) as proxy:
         ask = {**ASK, "stream": True, "messages": [{"role": "user", "content": "tokens=1000 delay_ms=20"}]}
-        with httpx.stream("POST", proxy.url + CHAT, json=ask, timeout=30) as answer:
+        with HTTP.stream("POST", proxy.url + CHAT, json=ask, timeout=30) as answer:
             lines = answer.iter_lines()
             assert next(lines).startswith("data: {")
             proxy.kill(signal.SIGTERM)

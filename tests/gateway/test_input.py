@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.gateway.conftest import Stage
-from tests.gateway.processes import metric
+from tests.gateway.processes import HTTP, metric
 
 CHAT = "/v1/chat/completions"
 JSON = {"content-type": "application/json"}
@@ -102,9 +102,9 @@ def test_nothing_else_is_reachable(stage: Stage, method: str, path: str, status:
 
 def test_open_routes_need_no_key_and_the_others_do(stage: Stage):
     for path, status in (("/healthz", 200), ("/readyz", 200), ("/metrics", 200), ("/v1/models", 401)):
-        assert httpx.get(stage.gateway.url + path).status_code == status
+        assert HTTP.get(stage.gateway.url + path).status_code == status
     for path in (CHAT, "/v1/completions", "/v1/feedback"):
-        assert httpx.post(stage.gateway.url + path, json={}).status_code == 401
+        assert HTTP.post(stage.gateway.url + path, json={}).status_code == 401
 
 
 def _raw(stage: Stage, head: str) -> socket.socket:
@@ -168,7 +168,7 @@ def test_client_that_stops_reading_is_cut_off_and_the_engine_told(stage: Stage):
         connection.sendall(body.encode())
         assert connection.recv(100)
         end = time.monotonic() + 10
-        while (seen := httpx.get(stage.engines[0].url + "/health").json()["aborted"]) == before:
+        while (seen := HTTP.get(stage.engines[0].url + "/health").json()["aborted"]) == before:
             assert time.monotonic() < end
             time.sleep(0.05)
     assert seen == before + 1
@@ -176,7 +176,7 @@ def test_client_that_stops_reading_is_cut_off_and_the_engine_told(stage: Stage):
 
 
 def test_client_that_leaves_stops_the_engine_at_once(stage: Stage):
-    before = httpx.get(stage.engines[0].url + "/health").json()["aborted"]
+    before = HTTP.get(stage.engines[0].url + "/health").json()["aborted"]
     for stream in (True, False):
         request = _chat("tokens=1000 delay_ms=10", model="narrow", stream=stream)
         if stream:
@@ -186,7 +186,7 @@ def test_client_that_leaves_stops_the_engine_at_once(stage: Stage):
             with pytest.raises(httpx.ReadTimeout):
                 stage.client.post(CHAT, json=request, timeout=0.5)
         left = time.monotonic()
-        while httpx.get(stage.engines[0].url + "/health").json()["aborted"] == before:
+        while HTTP.get(stage.engines[0].url + "/health").json()["aborted"] == before:
             assert time.monotonic() - left < 1
         before += 1
 
@@ -201,7 +201,7 @@ def test_logs_and_metrics_hold_no_prompt_no_key_no_user(stage: Stage):
     for stream in (True, False):
         stage.client.post(CHAT, json=_chat(secret, user="user-wvkq", stream=stream))
     stage.client.post(CHAT, json=_chat(secret, temperature=9))
-    told = stage.gateway.log.read_text() + httpx.get(f"{stage.gateway.url}/metrics").text
+    told = stage.gateway.log.read_text() + HTTP.get(f"{stage.gateway.url}/metrics").text
     assert "key=tests" in told
     for word in ("zqjx", "비밀", "wvkq", stage.key, stage.key.split(".")[1]):
         assert word not in told
