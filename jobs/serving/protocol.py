@@ -9,11 +9,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 MAX_CHOICES = 16
 """Most answers to one prompt: each takes the place of a request of its own."""
 MAX_STOPS = 4
+
+
+def _null_is(default: object) -> BeforeValidator:
+    """OpenAI reads null as "not given", and its Python client sends null for None."""
+    return BeforeValidator(lambda value: default if value is None else value)
+
 
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
 
@@ -57,17 +63,17 @@ class Request(_Model):
     model: Annotated[str, Field(min_length=1, max_length=256)]
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     """Most tokens of an answer; None: what the context leaves, within the gateway's limit."""
-    temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
+    temperature: Annotated[float, Field(ge=0, le=2), _null_is(1.0)] = 1.0
     """0: the likeliest token each time."""
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] = 1
+    top_p: Annotated[float, Field(gt=0, le=1), _null_is(1.0)] = 1.0
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES), _null_is(1)] = 1
     """Answers to give."""
     stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None
     """Texts that end an answer; they are not part of it."""
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    presence_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
-    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
-    stream: bool = False
+    presence_penalty: Annotated[float, Field(ge=-2, le=2), _null_is(0.0)] = 0.0
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2), _null_is(0.0)] = 0.0
+    stream: Annotated[bool, _null_is(False)] = False
     stream_options: StreamOptions | None = None
     user: Annotated[str, Field(max_length=256)] | None = None
     """Whoever asks, as the client names them: keeps them on one variant of an A/B test."""
@@ -100,7 +106,7 @@ class CompletionRequest(Request):
     """`POST /v1/completions`."""
 
     prompt: str
-    echo: Literal[False] = False
+    echo: Annotated[Literal[False], _null_is(False)] = False
 
     @property
     def answer_tokens(self) -> int | None:

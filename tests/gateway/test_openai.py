@@ -54,6 +54,14 @@ def test_text_completions_stream_and_do_not(client: openai.OpenAI):
     assert whole.choices[0].text == "".join(piece.choices[0].text for piece in pieces) == "햇살0 햇살1 one"
 
 
+def test_none_means_not_given(client: openai.OpenAI):
+    nothing = dict.fromkeys(
+        ("temperature", "top_p", "n", "stop", "seed", "max_tokens", "presence_penalty", "frequency_penalty", "stream")
+    )
+    answer = client.chat.completions.create(model="narrow", messages=_ask("tokens=1"), **nothing)
+    assert answer.choices[0].message.content == "햇살0 one"
+
+
 def test_models_are_the_public_ones(client: openai.OpenAI):
     assert "haetsal" in {model.id for model in client.models.list()}
 
