@@ -116,7 +116,7 @@ def _check(request: ChatRequest | CompletionRequest, limits: Limits) -> None:
     prompt = request.prompt if isinstance(request, CompletionRequest) else "".join(m.text for m in request.messages)
     if len(prompt) > limits.prompt_chars:
         message = f"The prompt is longer than {limits.prompt_chars} characters."
-        raise ApiError(400, message, code="context_length_exceeded", param="messages")
+        raise ApiError(400, message, code="context_length_exceeded")
     for name, value, most in (
         ("max_tokens", request.answer_tokens, limits.output_tokens),
         ("n", request.n, limits.choices),

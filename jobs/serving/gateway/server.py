@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -68,8 +69,13 @@ async def serve(path: Path, host: str, port: int) -> None:
             timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=int(state.config.drain.finish_s) + _LAST_WORDS_S,
         )
+        server = _Server(config, state)
         current = asyncio.create_task(state.keep_current())
+        # It never ends by itself: should it fail, a replica that follows no file any more must not go on unnoticed.
+        current.add_done_callback(lambda _: setattr(server, "should_exit", True))
         try:
-            await _Server(config, state).serve()
+            await server.serve()
         finally:
             current.cancel()
+            with suppress(asyncio.CancelledError):
+                await current

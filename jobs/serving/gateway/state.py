@@ -7,7 +7,7 @@ import logging
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,12 +57,13 @@ class State:
         self.stopping = False
         """What is still in work is being cancelled."""
         self._running: set[asyncio.Task[object]] = set()
+        self._changed = asyncio.Event()
         self._own_secret = secrets.token_bytes(32)
         self.backends: dict[str, Backend] = {}
         self._limits: dict[str, KeyLimits] = {}
-        self._files: list[Path] = []
+        self._files = [path]
         self._read()
-        self._seen = self._contents()
+        self._seen = {file: _content(file) for file in self._files}
 
     def _read(self) -> None:
         """Put the files in force. Raises HaetsalError, and then changes nothing.
@@ -70,6 +71,8 @@ class State:
         Backends that did not change keep their queues and what is known of them, keys what they have used.
         """
         config = load(self._path)
+        # Also of a config that is refused further down: a keys file that was missing may come.
+        self._files = [self._path, *(file for file in (config.keys_file, config.secret_file) if file)]
         keys = load_keys(config.keys_file) if config.keys_file else None
         secret = load_secret(config.secret_file)
         if secret is None and config.replicas > 1:
@@ -79,7 +82,6 @@ class State:
             )
         feedback = FeedbackLog(config.feedback.address) if config.feedback else None
         self.keys, self.receipts, self.feedback = keys, Receipts(secret or self._own_secret), feedback
-        self._files = [file for file in (config.keys_file, config.secret_file) if file]
         kept = {name: old for name, old in self.backends.items() if config.backends.get(name) == old.settings}
         self.config = config
         self.backends = {
@@ -151,10 +153,9 @@ class State:
 
     def reload(self) -> None:
         """Read the files again if one changed. Bad ones are refused aloud, and the old ones stay in force."""
-        contents = self._contents()
-        if contents == self._seen:
+        found = {path: _content(path) for path in self._files}
+        if found == self._seen:
             return
-        self._seen = contents
         try:
             self._read()
         except HaetsalError as error:
@@ -162,19 +163,21 @@ class State:
             self.metrics.refused.set(1)
             _log.error("the changed files are refused, the old ones stay in force: %s", error)
         else:
-            self._seen = self._contents()
+            self._changed.set()
             self.metrics.reloads.labels("taken").inc()
             self.metrics.refused.set(0)
             _log.info("the changed files are in force")
-
-    def _contents(self) -> list[bytes | None]:
-        return [_content(path) for path in (self._path, *self._files)]
+        # What was found before reading: a file that has changed since is read again the next time.
+        self._seen = {path: found[path] if path in found else _content(path) for path in self._files}
 
     async def _follow_health(self) -> None:
         while True:
             retries = self.config.retries
             await asyncio.gather(*(backend.probe(retries) for backend in self.backends.values()))
-            await asyncio.sleep(retries.probe_s)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(retries.probe_s):
+                    await self._changed.wait()  # new backends are asked at once, or /readyz would say no until then
+            self._changed.clear()
 
 
 def _content(path: Path) -> bytes | None:
