@@ -2,8 +2,8 @@
 
     python -m tests.bench.gateway [kills] [leaves] [memory] [--requests N]
 
-`kills`: 10,000 mixed requests while every 10 s (or when the last one is back) one of three replicas is killed. `leaves`: a thousand
-clients that leave in the middle of a stream. `memory`: 100,000 requests, and what the gateway holds along the way.
+`kills`: 10,000 mixed requests while every 10 s, or when the last one is back, one of three replicas is killed. `leaves`:
+a thousand clients that leave in the middle of a stream. `memory`: 100,000 requests, and what the gateway holds.
 """
 
 from __future__ import annotations

@@ -171,7 +171,7 @@ def test_weights_and_backends_change_under_load_and_a_bad_file_does_not(tmp_path
 
 def test_one_of_two_gateways_is_killed_and_the_other_is_told_to_leave(tmp_path: Path, engines):
     """The killed one loses what it had in work, and only that; the one that is told to leave loses nothing."""
-    tree = config(engines[0].url, drain={"announce_s": 0.3, "finish_s": 5})
+    tree = config(engines[0].url, drain={"announce_s": 1.5, "finish_s": 5})
     with (
         gateway(tmp_path, tree, name="first", ready="") as first,
         gateway(tmp_path, tree, name="second") as second,
