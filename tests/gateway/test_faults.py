@@ -101,7 +101,7 @@ def test_nobody_there_is_503_and_not_ready_until_somebody_is(tmp_path: Path):
         answer = HTTP.post(proxy.url + CHAT, json=ASK)
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
         assert answer.headers["retry-after"] == "1" and answer.headers["x-haetsal-variant"] == "champion"
-        assert metric(proxy, "retries_total", reason="connect") == 3
+        assert metric(proxy, "retries_total", reason="connect") == 4
         proxy.wait_until("/readyz", 503)
         with engine(tmp_path, "again", port=one.port):
             proxy.wait_until("/readyz", 200)

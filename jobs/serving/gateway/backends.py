@@ -18,7 +18,8 @@ from jobs.serving.gateway.metrics import Metrics
 from jobs.serving.protocol import ApiError
 
 _LONGEST_EJECTION_S = 30.0
-_DEAD_AFTER_PROBES = 2
+_DEAD_AFTER_PROBES = 5
+"""Not fewer: an engine that is busy with a long prompt, or a machine without time to spare, is silent for seconds."""
 _LONGEST_ANSWER_BYTES = 64 * 1_048_576
 
 

@@ -68,14 +68,13 @@ async def _complete(
     _check(request, config.limits)
     record.prompt_tokens = len(body) // _BYTES_PER_TOKEN
     who = request.user or call.header("x-session-id")
+    # Users of two keys may have the same name. Who has none is a new user each time.
+    identity = f"{request.model}/{caller.id}/{who}" if who else call.request_id
     job = Job(
         path=call.path,
         request=request,
         request_id=call.request_id,
-        # Users of two keys may have the same name. Who has none is a new user each time.
-        routes=state.routes(
-            request.model, f"{request.model}/{caller.id}/{who}" if who else call.request_id, call.header("x-haetsal-variant")
-        ),
+        routes=state.routes(request.model, identity, call.header("x-haetsal-variant")),
         settings=config,
         metrics=state.metrics,
         sign=lambda variant: state.receipts.sign(Answered(call.request_id, request.model, variant), caller.id),

@@ -114,14 +114,15 @@ class Retries(Section):
     """What happens when an address fails before anything was sent to the client."""
 
     attempts: int = Field(3, ge=1, le=20)
-    """Tries on the addresses of one variant; then each other variant gets one, unless the client named its variant."""
+    """Tries that reach an engine of the request's variant; then each other variant gets one, unless the client named
+    its own."""
     backoff_s: float = Field(0.05, gt=0, le=10)
     """Wait before an address is tried for a second time by one request; doubles each time."""
     eject_s: float = Field(1.0, gt=0, le=60)
     """How long an address that failed is passed over, doubling with each failure in a row up to 30 s."""
     probe_s: float = Field(2.0, gt=0, le=300)
-    """Time between two questions for health to each address, and the time that the answer may take. When two in a row
-    are not answered, what waits for the address is tried on another one at once."""
+    """Time between two questions for health to each address, and the time that the answer may take. When five in a
+    row are not answered, what waits for the address is tried on another one at once."""
 
 
 class Feedback(Section):
@@ -136,7 +137,7 @@ class Drain(Section):
     """How a replica leaves on SIGTERM, in seconds."""
 
     announce_s: float = Field(0.0, ge=0, le=300)
-    """Time in which it still takes requests while /readyz says no: behind a load balancer, what that needs to notice."""
+    """Time in which it still takes requests while /readyz says no: what a load balancer needs to notice."""
     finish_s: float = Field(30.0, ge=0, le=3600)
     """Time for answers in work; then streams end with an error event."""
 

@@ -40,7 +40,7 @@ class Connection(HttpToolsProtocol):
         self._on_lost: Callable[[], None] | None = None
 
     def watch(self, on_lost: Callable[[], None] | None) -> None:
-        """Call `on_lost` if the client goes, or is gone; None ends the watch. The request's body must have been read."""
+        """Call `on_lost` if the client goes, or is gone; None ends the watch. Only after the request's body was read."""
         self._on_lost = on_lost
         if on_lost:
             self.flow.resume_reading()

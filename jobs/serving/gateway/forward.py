@@ -91,13 +91,18 @@ class Job:
 
 
 async def forward(job: Job, call: Call) -> None:
-    """Ask until somebody answers, and pass the answer on to the client. Raises ApiError, or Cut after the first byte."""
+    """Ask until somebody answers, and pass the answer on. Raises ApiError, or Cut after the first byte."""
     last = TryFailed("none")
     # Routes that are known to be down come last: another variant's answer is better than a wait for a time-out.
     for rank, route in enumerate(sorted(job.routes, key=lambda route: route.backend.down)):
         async with route.backend.place(job.settings.timeouts.queue_s):
             addresses = route.backend.in_turn()
-            for index in range(job.settings.retries.attempts if rank == 0 else 1):
+            left = job.settings.retries.attempts if rank == 0 else 1
+            # A connection that was not made cost nobody anything, and says nothing about the request: each address may
+            # refuse one more. What reached an engine counts, for it may have been the request that broke it.
+            for index in range(left + len(addresses)):
+                if not left:
+                    break
                 if index >= len(addresses):
                     await asyncio.sleep(job.settings.retries.backoff_s * 2 ** (index - len(addresses)))
                 address = addresses[index % len(addresses)]
@@ -107,6 +112,7 @@ async def forward(job: Job, call: Call) -> None:
                     last = failure
                     call.extra_headers["x-haetsal-variant"] = route.variant
                     job.metrics.retries.labels(route.backend.name, failure.reason).inc()
+                    left -= failure.reason != "connect"
                     if failure.reason in ("connect", "timeout"):
                         address.failed(job.settings.retries.eject_s)
         job.metrics.variant_failures.labels(job.request.model, route.variant).inc()
@@ -183,8 +189,7 @@ async def _stream(job: Job, route: Route, address: Address, call: Call) -> None:
         return
     if call.started:
         raise Cut(failure)
-    else:
-        raise TryFailed(failure)
+    raise TryFailed(failure)
 
 
 class _Idle:

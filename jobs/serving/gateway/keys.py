@@ -6,8 +6,8 @@
 `new` prints the key once and appends its hash. For an id that has a key it is a rotation: the old one goes on working
 for the overlap. `revoke` ends all keys of an id. Running gateways read the file again when it changes.
 
-Hashes are plain SHA-256. A key holds 256 random bits, so nobody can find it by trying: what makes passwords need slow or
-peppered hashes is that they can be guessed. That leaves no second secret to hand to every replica.
+Hashes are plain SHA-256. A key holds 256 random bits, so nobody can find it by trying: passwords need slow or
+peppered hashes because they can be guessed. So there is no second secret to hand to every replica.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Key(Section):
 class Keys(Section):
     """The whole file."""
 
-    keys: dict[KeyId, Key] = {}
+    keys: dict[KeyId, Key] = Field({})
     """By id, which is what logs and metrics call it."""
 
     def owner(self, given: str, now: datetime) -> str | None:
@@ -66,7 +66,7 @@ class Keys(Section):
         digest = _hash(given)
         hashes = self.keys[name].hashes if name in self.keys else ()
         known = [one.sha256 for one in hashes if one.expires is None or now < one.expires] or [_NOBODY]
-        return name if any([hmac.compare_digest(one, digest) for one in known]) else None
+        return name if sum(hmac.compare_digest(one, digest) for one in known) else None
 
     def with_new(self, name: str, now: datetime, overlap: timedelta) -> tuple[Keys, str]:
         """A new key for `name`, and the keys with its hash; the one before works for `overlap` more at most."""

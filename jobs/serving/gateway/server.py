@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -77,5 +76,6 @@ async def serve(path: Path, host: str, port: int) -> None:
             await server.serve()
         finally:
             current.cancel()
-            with suppress(asyncio.CancelledError):
-                await current
+            await asyncio.wait([current])
+            if not current.cancelled():
+                current.result()
