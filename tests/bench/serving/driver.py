@@ -6,6 +6,7 @@ Nothing is taken on trust: of every answer the status, of every stream the end a
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import random
 import re
@@ -94,12 +95,14 @@ class Load:
         kinds: Sequence[tuple[Kind, float]] = ((STREAM, 0.7), (UNARY, 0.3)),
         workers: int = 16,
         resend: int = 0,
+        refused_s: float = 0.0,
         seed: int = 0,
     ) -> None:
-        self._addresses = [f"{url}/v1/chat/completions" for url in urls]
+        """`resend`: how often what was lost is sent again. `refused_s`: how long a client waits after a 429."""
+        self._addresses = itertools.cycle([f"{url}/v1/chat/completions" for url in urls])
         self._bodies = {kind: kind.body(model) for kind, _ in kinds}
         self._kinds, self._weights = [kind for kind, _ in kinds], [weight for _, weight in kinds]
-        self._workers, self._resend = workers, resend
+        self._workers, self._resend, self._refused_s = workers, resend, refused_s
         self._random = random.Random(seed)
         self._sent = 0
         self.tally = Tally()
@@ -128,9 +131,11 @@ class Load:
                 self.tally.resent += 1
                 end = await ask(kind)
             self.tally.ends[end] += 1
+            if end == "refused":
+                await asyncio.sleep(self._refused_s)
 
     def _post(self, kind: Kind) -> aiohttp.client._RequestContextManager:
-        address = self._addresses[self._sent % len(self._addresses)]
+        address = next(self._addresses)
         return self._session.post(address, data=self._bodies[kind], headers={"content-type": "application/json"})
 
     async def _unary(self, kind: Kind) -> str:
