@@ -64,7 +64,7 @@ class Visit:
         self.page.on("pageerror", lambda error: self._complain(str(error)))
         self.page.on("request", lambda request: self.addresses.append(request.url))
         self.page.goto(url)
-        self.page.wait_for_function("document.querySelector('#model').options.length || document.querySelector('#error').textContent")
+        self.page.wait_for_selector("#model option, #error:not(:empty)", state="attached")
 
     def _complain(self, text: str) -> None:
         self.complaints.append(text)
@@ -77,6 +77,10 @@ class Visit:
         """The texts of the last answers, once nothing is being written any more."""
         self.page.wait_for_selector("#send", state="visible")
         return [one.text_content() for one in self.page.query_selector_all(".answer .text")][-count:]
+
+    def shows(self, selector: str, text: str) -> None:
+        """Waits until it contains the text. (`wait_for_function` would need what the page's policy forbids: eval.)"""
+        self.page.locator(selector, has_text=text).wait_for()
 
     def text(self, selector: str) -> str:
         return self.page.text_content(selector).strip()

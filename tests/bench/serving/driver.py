@@ -6,7 +6,6 @@ Nothing is taken on trust: of every answer the status, of every stream the end a
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import random
 import re
@@ -20,6 +19,7 @@ import aiohttp
 
 from tests.bench.serving.engine import counted, order
 
+Post = aiohttp.client._RequestContextManager
 _CONTENT = re.compile(rb'"content": ?"((?:[^"\\]|\\.)*)"')
 _ERROR = b'data: {"error"'
 _DONE = b"data: [DONE]"
@@ -99,7 +99,7 @@ class Load:
         seed: int = 0,
     ) -> None:
         """`resend`: how often what was lost is sent again. `refused_s`: how long a client waits after a 429."""
-        self._addresses = itertools.cycle([f"{url}/v1/chat/completions" for url in urls])
+        self._addresses = [f"{url}/v1/chat/completions" for url in urls]
         self._bodies = {kind: kind.body(model) for kind, _ in kinds}
         self._kinds, self._weights = [kind for kind, _ in kinds], [weight for _, weight in kinds]
         self._workers, self._resend, self._refused_s = workers, resend, refused_s
@@ -123,25 +123,26 @@ class Load:
         while (requests is None or self._sent < requests) and not (until and until.is_set()):
             self._sent += 1
             kind = self._random.choices(self._kinds, self._weights)[0]
-            ask = self._stream if kind.stream else self._unary
-            end = await ask(kind)
-            for _ in range(self._resend):
+            turn = self._sent
+            end = await self._ask(kind, turn)
+            for again in range(1, self._resend + 1):
                 if end not in ("unary lost", "stream lost"):
                     break
                 self.tally.resent += 1
-                end = await ask(kind)
+                end = await self._ask(kind, turn + again)
             self.tally.ends[end] += 1
             if end == "refused":
                 await asyncio.sleep(self._refused_s)
 
-    def _post(self, kind: Kind) -> aiohttp.client._RequestContextManager:
-        address = next(self._addresses)
-        return self._session.post(address, data=self._bodies[kind], headers={"content-type": "application/json"})
+    async def _ask(self, kind: Kind, turn: int) -> str:
+        address = self._addresses[turn % len(self._addresses)]
+        post = self._session.post(address, data=self._bodies[kind], headers={"content-type": "application/json"})
+        return await (self._stream if kind.stream else self._unary)(kind, post)
 
-    async def _unary(self, kind: Kind) -> str:
+    async def _unary(self, kind: Kind, post: Post) -> str:
         begun_s = time.perf_counter()
         try:
-            async with self._post(kind) as response:
+            async with post as response:
                 body = await response.read()
         except (aiohttp.ClientError, TimeoutError):
             return "unary lost"
@@ -150,12 +151,12 @@ class Load:
         self.tally.unary_s.append(time.perf_counter() - begun_s)
         return "ok" if _said(body) == counted(kind.tokens) else "wrong"
 
-    async def _stream(self, kind: Kind) -> str:
+    async def _stream(self, kind: Kind, post: Post) -> str:
         begun_s = time.perf_counter()
         pieces: list[bytes] = []
         broken = False
         try:
-            async with self._post(kind) as response:
+            async with post as response:
                 if response.status != 200:
                     return self._refused(response, "stream lost")
                 async for piece in response.content.iter_any():
