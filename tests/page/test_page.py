@@ -55,7 +55,7 @@ def test_enter_that_ends_a_hangul_syllable_does_not_send(visit):
 def test_stop_ends_the_answer_here_and_at_the_engine(visit, gateway):
     def gone() -> float:
         metrics = urllib.request.urlopen(f"{gateway.url}/metrics").read().decode()
-        return sum(map(float, re.findall(r"^haetsal_gateway_clients_gone_total\{.*\} (\S+)$", metrics, re.M)))
+        return sum(map(float, re.findall(r"^haetsal_gateway_requests_total\{.*status="499".*\} (\S+)$", metrics, re.M)))
 
     before = gone()
     tab = visit()

@@ -5,7 +5,7 @@ Takes what ray-lib.cluster takes.
 {{- define "ray-lib.head" -}}
 {{- $ray := .root.Values.ray -}}
 {{- $pod := dict "root" .root "role" "head" "group" $ray.head "image" .headImage "serviceAccount" .serviceAccount
-      "cluster" .cluster "priorityClass" .priorityClass "config" .config "mountToken" .autoscaling
+      "cluster" .cluster "priorityClass" .priorityClass "config" .config "mountToken" .autoscaling "serving" .serving
       "graceSeconds" 90 "preStop" "ray stop --grace-period 60"
       "ready" (dict "path" "/api/healthz" "port" 52365 "failures" 10) -}}
 rayStartParams:
@@ -25,7 +25,7 @@ when its time is over. Until then training can write its checkpoint.
 {{- $drain := printf "ray drain-node --reason DRAIN_NODE_REASON_PREEMPTION --reason-message 'pod is being removed' --deadline-remaining-seconds %v && exec tail --pid=1 -f /dev/null" $ray.checkpointSeconds -}}
 {{- $ready := ternary (dict "path" "/-/healthz" "port" 8000 "failures" 1) (dict "path" "/api/healthz" "port" 52365 "failures" 10) .serving -}}
 {{- $pod := dict "root" .root "role" "worker" "group" .group "image" .group.image "serviceAccount" .serviceAccount
-      "cluster" .cluster "priorityClass" .priorityClass "config" .config "mountToken" false
+      "cluster" .cluster "priorityClass" .priorityClass "config" .config "mountToken" false "serving" .serving
       "graceSeconds" (add $ray.checkpointSeconds 60) "preStop" $drain "ready" $ready -}}
 groupName: {{ .name }}
 replicas: {{ .min }}

@@ -1,7 +1,7 @@
 {{/*
 What head and workers have in common: one Ray container in a restricted pod.
 Takes root, role (head, worker), group (its values), image, serviceAccount, cluster (value of the label
-`haetsal/cluster`), priorityClass, graceSeconds, mountToken, preStop, ready (port and path), and optionally
+`haetsal/cluster`), priorityClass, graceSeconds, mountToken, serving, preStop, ready (port and path), and optionally
 config, the name of a ConfigMap that is mounted at /etc/haetsal.
 */}}
 {{- define "ray-lib.pod" -}}
@@ -51,6 +51,12 @@ spec:
         # New with every retry of a run: what a job fences its predecessors by.
         - {name: HAETSAL_ATTEMPT, valueFrom: {fieldRef: {fieldPath: "metadata.labels['ray.io/cluster']"}}}
         {{- include "ray-lib.environment" .root | nindent 8 }}
+        {{- if .serving }}
+        # Six times the requests per second of Serve's own proxy. A request that a dying replica took and did not begin
+        # to answer goes to another one.
+        - {name: RAY_SERVE_ENABLE_HA_PROXY, value: "1"}
+        - {name: RAY_SERVE_HAPROXY_RETRY_ON, value: conn-failure empty-response}
+        {{- end }}
       volumeMounts:
         {{- include "ray-lib.scratchMounts" . | nindent 8 }}
         {{- with .config }}
