@@ -41,12 +41,17 @@
 {{/* The gateway's file: what the values say, and what follows from where it runs. */}}
 {{- define "haetsal.routes" -}}
 {{- $gateway := .Values.gateway -}}
-{{- range $name, $backend := $gateway.backends }}
+{{- $backends := deepCopy $gateway.backends -}}
+{{- range $name, $backend := $backends }}
 {{- $urls := $backend.urls | default (list (printf "http://%s-serve-svc:8000" (include "haetsal.serve" $))) }}
 {{- $_ := set $backend "urls" $urls }}
 {{- end -}}
-backends: {{ toJson $gateway.backends }}
-models: {{ toJson $gateway.models }}
+{{- $models := deepCopy $gateway.models -}}
+{{- range $name, $model := $models }}
+{{- if not $model.shadow }}{{ $_ := unset $model "shadow" }}{{ end }}
+{{- end -}}
+backends: {{ toJson $backends }}
+models: {{ toJson $models }}
 limits: {{ toJson $gateway.limits }}
 keys_file: ../keys/keys.yaml
 # Limits of a key are shared out among as many replicas as there may be: never more than was granted.

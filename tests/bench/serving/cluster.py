@@ -28,9 +28,9 @@ class Served:
         self.pushed = config["generation"]
 
 
-def _deploy(replicas: int, version: int, generation: int) -> None:
+def _deploy(ingress: type, replicas: int, version: int, generation: int) -> None:
     deployment = serve.deployment(
-        serve.ingress(Engine())(Served),
+        ingress,
         name="engine",
         num_replicas=replicas,
         max_ongoing_requests=1000,
@@ -51,7 +51,8 @@ def main() -> None:
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=100_000_000)
     serve.start(http_options=HTTPOptions(host="127.0.0.1", port=options.port))
     version = generation = 1
-    _deploy(options.replicas, version, generation)
+    ingress = serve.ingress(Engine())(Served)  # once: another class would be other code, and so a rolling update
+    _deploy(ingress, options.replicas, version, generation)
     print("ready", flush=True)
     for line in sys.stdin:
         command = line.strip()
@@ -59,7 +60,7 @@ def main() -> None:
             break
         version += command == "update"
         generation += command == "configure"
-        _deploy(options.replicas, version, generation)
+        _deploy(ingress, options.replicas, version, generation)
         print(f"done {command}", flush=True)
     serve.shutdown()
     ray.shutdown()

@@ -11,7 +11,7 @@ import re
 import signal
 import time
 import urllib.request
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,6 +45,7 @@ class Outcome:
         return f"| {self.name} | {'; '.join(self.happened)} | {words} | {self.retried:,} | {'holds' if self.holds else 'BROKEN'} |"
 
 
+Outcomes = AsyncIterator[Outcome]
 HEADER = "| fault | what happened | requests | retried by the gateway | |\n|---|---|---|---|---|"
 
 
@@ -95,7 +96,7 @@ def _kept(tally: Tally) -> bool:
     return tally.of("unary lost", "silently cut", "wrong") == 0
 
 
-async def replicas(requests: int, every_s: float = EVERY_S, count: int = 3, workers: int = 16) -> Outcome:
+async def replicas(requests: int, every_s: float = EVERY_S, count: int = 3, workers: int = 16) -> Outcomes:
     """A replica is killed every `every_s` while `requests` go through."""
     with servers.cluster(haproxy=True, replicas=count) as cluster, _gateway([cluster.url]) as gateway:
         load = Load([gateway.url], kinds=_SHORT, workers=workers)
@@ -108,12 +109,11 @@ async def replicas(requests: int, every_s: float = EVERY_S, count: int = 3, work
                 killed += 1
         tally = await running
         happened = [f"{killed} of {count} replicas killed, each replaced"]
-        return Outcome("replica killed", tally, happened, retries(gateway), killed > 0 and _kept(tally))
+        yield Outcome("replica killed", tally, happened, retries(gateway), killed > 0 and _kept(tally))
 
 
-async def processes() -> list[Outcome]:
+async def processes() -> Outcomes:
     """Serve's controller, its proxy actor and the haproxy process, in turn; two clusters, so that one is there."""
-    outcomes = []
     with (
         servers.cluster(haproxy=True) as first,
         servers.cluster(haproxy=True) as second,
@@ -131,14 +131,12 @@ async def processes() -> list[Outcome]:
 
             tally, happened = await under_load(Load([gateway.url], kinds=_SHORT, workers=8), fault)
             now = retries(gateway)
-            outcomes.append(Outcome(name, tally, [happened], now - before, _kept(tally)))
+            yield Outcome(name, tally, [happened], now - before, _kept(tally))
             before = now
-    return outcomes
 
 
-async def changes() -> list[Outcome]:
+async def changes() -> Outcomes:
     """A rolling update and a config push of the Serve application."""
-    outcomes = []
     with servers.cluster(haproxy=True, replicas=2) as cluster, _gateway([cluster.url]) as gateway:
         before = retries(gateway)
         for name, word, replaced in (("rolling update", "update", True), ("config push", "configure", False)):
@@ -153,12 +151,11 @@ async def changes() -> list[Outcome]:
             now = set(cluster.pids("ray::ServeReplica"))
             assert bool(now - pids) == replaced, f"{name}: replicas {pids} became {now}"
             done = retries(gateway)
-            outcomes.append(Outcome(name, tally, [happened], done - before, _kept(tally)))
+            yield Outcome(name, tally, [happened], done - before, _kept(tally))
             before = done
-    return outcomes
 
 
-async def gateways() -> Outcome:
+async def gateways() -> Outcomes:
     """One gateway of two is killed. Its clients send again what was lost, as OpenAI's client does (twice at most)."""
     with servers.bare() as engine, _gateway([engine.url]) as one, _gateway([engine.url]) as other:
 
@@ -169,10 +166,10 @@ async def gateways() -> Outcome:
 
         load = Load([one.url, other.url], kinds=_SHORT, workers=8, resend=2)
         tally, happened = await under_load(load, fault)
-        return Outcome("one gateway of two killed", tally, [happened], retries(other), _kept(tally))
+        yield Outcome("one gateway of two killed", tally, [happened], retries(other), _kept(tally))
 
 
-async def overload(capacity: int = 8, seconds: float = 8.0) -> Outcome:
+async def overload(capacity: int = 8, seconds: float = 8.0) -> Outcomes:
     """Five times as many clients as the backend has places."""
     kinds = [(Kind(False, 20, 5), 1.0)]
     with servers.bare() as engine:
@@ -190,10 +187,10 @@ async def overload(capacity: int = 8, seconds: float = 8.0) -> Outcome:
         f"memory {grown:.2f} ×",
     ]
     holds = _kept(tally) and tally.ends["refused"] > 0 and not tally.without_retry_after and slower <= 2 and grown < 1.2
-    return Outcome("5 × overload", tally, happened, 0, holds)
+    yield Outcome("5 × overload", tally, happened, 0, holds)
 
 
-async def silence(first_byte_s: float = 1.0) -> Outcome:
+async def silence(first_byte_s: float = 1.0) -> Outcomes:
     """One of two addresses takes connections and never answers."""
     taken = 0
     ended = asyncio.Event()
@@ -214,7 +211,7 @@ async def silence(first_byte_s: float = 1.0) -> Outcome:
         again = await asyncio.to_thread(retries, gateway)
         ended.set()
     happened = [f"{taken} requests swallowed"]
-    return Outcome("a backend that never answers", tally, happened, again, taken > 0 and tally.ends["ok"] == tally.total)
+    yield Outcome("a backend that never answers", tally, happened, again, taken > 0 and tally.ends["ok"] == tally.total)
 
 
 async def _timed(load: Load, seconds: float) -> Tally:
@@ -231,20 +228,22 @@ def _gateway(urls: list[str]) -> Iterator[servers.Server]:
         yield server
 
 
-async def every(requests: int = 10_000) -> list[Outcome]:
-    """All scenarios, each printed as it ends."""
-    outcomes: list[Outcome] = []
-
-    def note(*ended: Outcome) -> None:
-        for outcome in ended:
-            print(outcome.line(), flush=True)
-        outcomes.extend(ended)
-
+async def play(names: Sequence[str], requests: int) -> bool:
+    """Scenarios by name; each outcome is printed as it is known. Whether all of them hold."""
+    held = True
     print(HEADER, flush=True)
-    note(await silence())
-    note(await overload())
-    note(await gateways())
-    note(*await processes())
-    note(*await changes())
-    note(await replicas(requests))
-    return outcomes
+    for name in names:
+        async for outcome in SCENARIOS[name](requests):
+            print(outcome.line(), flush=True)
+            held &= outcome.holds
+    return held
+
+
+SCENARIOS: dict[str, Callable[[int], Outcomes]] = {
+    "silence": lambda _: silence(),
+    "overload": lambda _: overload(),
+    "gateways": lambda _: gateways(),
+    "processes": lambda _: processes(),
+    "changes": lambda _: changes(),
+    "replicas": replicas,
+}
