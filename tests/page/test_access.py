@@ -53,7 +53,9 @@ def answered(visit):
         tab.ask("hello there")
         tab.answered()
         tab.page.click(".thumb[value=up]")
-        tab.page.evaluate("document.querySelector('.trouble').textContent = document.querySelector('#error').textContent = 'x'")
+        tab.page.evaluate(
+            "document.querySelector('.trouble').textContent = document.querySelector('#error').textContent = 'x'"
+        )
         return tab
 
     return opened

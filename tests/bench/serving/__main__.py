@@ -1,8 +1,8 @@
 """Faults of serving and the gateway's memory, apart from the figures of `python -m tests.bench serving`: they take long.
 
-    python -m tests.bench.serving faults [--requests 10000] [--only replicas]
-    python -m tests.bench.serving memory [--requests 100000]
-    python -m tests.bench.serving speed
+python -m tests.bench.serving faults [--requests 10000] [--only replicas]
+python -m tests.bench.serving memory [--requests 100000]
+python -m tests.bench.serving speed
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import asyncio
 import sys
 
 from tests.bench.serving import faults, speed
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -205,7 +205,9 @@ async def silence(first_byte_s: float = 1.0) -> Outcomes:
         mute = await stack.enter_async_context(await asyncio.start_server(swallow, "127.0.0.1", 0))
         url = f"http://127.0.0.1:{mute.sockets[0].getsockname()[1]}"
         engine = stack.enter_context(servers.bare())
-        config = servers.routes([url, engine.url]) | {"timeouts": {"first_byte_s": first_byte_s, "answer_s": first_byte_s}}
+        config = servers.routes([url, engine.url]) | {
+            "timeouts": {"first_byte_s": first_byte_s, "answer_s": first_byte_s}
+        }
         gateway = await asyncio.to_thread(stack.enter_context, servers.gateway(config))
         tally = await _timed(Load([gateway.url], kinds=_SHORT, workers=8), 6.0)
         again = await asyncio.to_thread(retries, gateway)

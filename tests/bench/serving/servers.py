@@ -121,7 +121,12 @@ def _running(
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE} if talks else {}
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", *command], cwd=ROOT, env=os.environ | (environment or {}), text=True, stderr=errors, **pipes
+            [sys.executable, "-m", *command],
+            cwd=ROOT,
+            env=os.environ | (environment or {}),
+            text=True,
+            stderr=errors,
+            **pipes,
         )
         server = Server(f"http://127.0.0.1:{port}", process)
         try:

@@ -58,9 +58,7 @@ def measure(urls: Mapping[str, str], rounds: int = ROUNDS) -> dict[str, Speed]:
         return {workers: statistics.median(found[name, what, workers][1:]) for workers in loads}
 
     return {
-        name: Speed(
-            medians(name, "per_second", _UNARY), medians(name, "p50", _UNARY), medians(name, "first", _STREAMS)
-        )
+        name: Speed(medians(name, "per_second", _UNARY), medians(name, "p50", _UNARY), medians(name, "first", _STREAMS))
         for name in urls
     }
 
@@ -78,7 +76,14 @@ def table(speeds: Mapping[str, Speed]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for name, s in speeds.items():
-        cells = [s.per_second[1], s.p50_ms[1], s.per_second[16], s.p50_ms[16], s.first_token_ms[1], s.first_token_ms[32]]
+        cells = [
+            s.per_second[1],
+            s.p50_ms[1],
+            s.per_second[16],
+            s.p50_ms[16],
+            s.first_token_ms[1],
+            s.first_token_ms[32],
+        ]
         digits = (0, 2, 0, 1, 1, 1)
         lines.append(f"| {name} | " + " | ".join(f"{c:,.{d}f}" for c, d in zip(cells, digits, strict=True)) + " |")
     return "\n".join(lines)
