@@ -57,7 +57,7 @@ class Visit:
         self.complaints: list[str] = []
         self.addresses: list[str] = []
         self.context.add_init_script(
-            "addEventListener('securitypolicyviolation', (e) => console.error('CSP', e.violatedDirective, e.blockedURI))"
+            "addEventListener('securitypolicyviolation', (e) => console.error('CSP', e.violatedDirective))"
         )
         self.page = self.context.new_page()
         self.page.on("console", lambda message: message.type in ("error", "warning") and self._complain(message.text))

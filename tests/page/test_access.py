@@ -18,7 +18,8 @@ CONTRASTS = """
   });
   const ground = (element) => {
     const own = parse(getComputedStyle(element).backgroundColor);
-    return own.a === 1 ? own : over(own, element.parentElement ? ground(element.parentElement) : { r: 255, g: 255, b: 255 });
+    if (own.a === 1) return own;
+    return over(own, element.parentElement ? ground(element.parentElement) : { r: 255, g: 255, b: 255 });
   };
   const luminance = ({ r, g, b }) => {
     const [x, y, z] = [r, g, b].map((v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);

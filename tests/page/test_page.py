@@ -1,4 +1,4 @@
-"""The chat page as its readers have it: with a mouse, a keyboard, an input method, in two languages, and with bad luck."""
+"""The chat page as its readers have it: with mouse, keyboard and input method, in two languages, and with bad luck."""
 
 import json
 import re
@@ -40,7 +40,8 @@ def test_enter_that_ends_a_hangul_syllable_does_not_send(visit):
     keyboard = tab.context.new_cdp_session(tab.page)
     keyboard.send("Input.imeSetComposition", {"text": "햇", "selectionStart": 1, "selectionEnd": 1})
     composing = {"key": "Enter", "isComposing": True, "bubbles": True, "cancelable": True}
-    assert tab.page.evaluate("given => document.activeElement.dispatchEvent(new KeyboardEvent('keydown', given))", composing)
+    press = "given => document.activeElement.dispatchEvent(new KeyboardEvent('keydown', given))"
+    assert tab.page.evaluate(press, composing)
     keyboard.send("Input.dispatchKeyEvent", {"type": "rawKeyDown", "key": "Enter", "windowsVirtualKeyCode": 229})
     keyboard.send("Input.insertText", {"text": "햇살"})
     tab.page.keyboard.press("Shift+Enter")
@@ -55,7 +56,8 @@ def test_enter_that_ends_a_hangul_syllable_does_not_send(visit):
 def test_stop_ends_the_answer_here_and_at_the_engine(visit, gateway):
     def gone() -> float:
         metrics = urllib.request.urlopen(f"{gateway.url}/metrics").read().decode()
-        return sum(map(float, re.findall(r"^haetsal_gateway_requests_total\{.*status="499".*\} (\S+)$", metrics, re.M)))
+        left = re.findall(r'^haetsal_gateway_requests_total\{.*status="499".*\} (\S+)$', metrics, re.M)
+        return sum(map(float, left))
 
     before = gone()
     tab = visit()
@@ -145,7 +147,7 @@ def test_every_word_is_there_in_both_languages():
 
 def test_what_a_model_says_is_never_markup(visit):
     tab = visit()
-    evil = """<img src=x onerror="window.hacked=1"><script>window.hacked=1</script><a href="javascript:hacked=1">x</a>&amp;"""
+    evil = """<img src=x onerror="hacked=1"><script>hacked=1</script><a href="javascript:hacked=1">x</a>&amp;"""
     tab.ask(evil)
     assert tab.answered() == [evil]
     assert tab.text(".said .text") == evil

@@ -1,4 +1,4 @@
-"""Faults of serving and the gateway's memory, apart from the figures of `python -m tests.bench serving`: they take long.
+"""What takes longer than the figures of `python -m tests.bench serving`: faults under load, and the gateway's memory.
 
 python -m tests.bench.serving faults [--requests 10000] [--only replicas]
 python -m tests.bench.serving memory [--requests 100000]

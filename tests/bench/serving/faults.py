@@ -41,8 +41,10 @@ class Outcome:
     def line(self) -> str:
         """A row of the table."""
         resent = f", {self.tally.resent:,} resent by the client" if self.tally.resent else ""
-        words = f"{self.tally.line()}{resent}"
-        return f"| {self.name} | {'; '.join(self.happened)} | {words} | {self.retried:,} | {'holds' if self.holds else 'BROKEN'} |"
+        verdict = "holds" if self.holds else "BROKEN"
+        return (
+            f"| {self.name} | {'; '.join(self.happened)} | {self.tally.line()}{resent} | {self.retried:,} | {verdict} |"
+        )
 
 
 Outcomes = AsyncIterator[Outcome]
@@ -108,7 +110,7 @@ async def replicas(requests: int, every_s: float = EVERY_S, count: int = 3, work
                 await kill(cluster, "ray::ServeReplica")
                 killed += 1
         tally = await running
-        happened = [f"{killed} of {count} replicas killed, each replaced"]
+        happened = [f"{killed} kills among {count} replicas, each replaced"]
         yield Outcome("replica killed", tally, happened, retries(gateway), killed > 0 and _kept(tally))
 
 

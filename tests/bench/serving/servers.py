@@ -48,7 +48,7 @@ class Server:
         assert line == f"done {word}", line or "the cluster is gone"
 
     def pids(self, title: str) -> list[int]:
-        """Processes under it whose command line begins so, oldest first: `ray::ServeReplica`, `ray::ServeController`."""
+        """Processes under it whose command line begins so, oldest first: `ray::ServeReplica`, `haproxy`."""
         found = []
         for process in psutil.Process(self.process.pid).children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):
