@@ -109,7 +109,14 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--name", default="engine")
     options = parser.parse_args()
-    uvicorn.run(Engine(options.name), port=options.port, log_level="critical", access_log=False, timeout_keep_alive=75)
+    uvicorn.run(
+        Engine(options.name),
+        port=options.port,
+        log_level="critical",
+        access_log=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=1,
+    )
 
 
 if __name__ == "__main__":
