@@ -15,7 +15,7 @@ FLAGS = [
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator:
-    """The browser that the system has. For a module only: while it is open, asyncio.run does not work in this thread."""
+    """The system's browser. For a module only: while it is open, asyncio.run does not work in this thread."""
     path = shutil.which("chromium") or shutil.which("google-chrome")
     if path is None:
         pytest.skip("no Chromium: install the package chromium")

@@ -18,7 +18,8 @@ def event(text: str) -> bytes:
 
 
 def answer(body: bytes, status: str = "200 OK", *, promised: int = 0, headers: str = "") -> bytes:
-    return f"HTTP/1.1 {status}\r\n{headers}connection: close\r\ncontent-length: {len(body) + promised}\r\n\r\n".encode() + body
+    headers += f"connection: close\r\ncontent-length: {len(body) + promised}\r\n"
+    return f"HTTP/1.1 {status}\r\n{headers}\r\n".encode() + body
 
 
 def whole(text: str) -> bytes:
