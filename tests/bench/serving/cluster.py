@@ -2,7 +2,7 @@
 
     python -m tests.bench.serving.cluster --port 8101 --replicas 2
 
-`update` rolls out another version, `configure` pushes a new user_config, `quit` ends it; each is answered by a line.
+`update` rolls out another version and is answered by a line; `quit` ends it.
 Whether HAProxy or Serve's own proxy answers is decided by RAY_SERVE_ENABLE_HA_PROXY in the environment.
 """
 
@@ -19,22 +19,18 @@ from tests.bench.serving.engine import Engine
 
 
 class Served:
-    """A replica. `reconfigure` is what a config push calls."""
+    """A replica of one version."""
 
     def __init__(self, version: int) -> None:
         self.version = version
 
-    def reconfigure(self, config: dict[str, int]) -> None:
-        self.pushed = config["generation"]
 
-
-def _deploy(ingress: type, replicas: int, version: int, generation: int) -> None:
+def _deploy(replicas: int, version: int) -> None:
     deployment = serve.deployment(
-        ingress,
+        serve.ingress(Engine())(Served),
         name="engine",
         num_replicas=replicas,
         max_ongoing_requests=1000,
-        user_config={"generation": generation},
         health_check_period_s=1,
         health_check_timeout_s=5,
         graceful_shutdown_timeout_s=20,
@@ -50,17 +46,15 @@ def main() -> None:
     options = parser.parse_args()
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=100_000_000)
     serve.start(http_options=HTTPOptions(host="127.0.0.1", port=options.port))
-    version = generation = 1
-    ingress = serve.ingress(Engine())(Served)  # once: another class would be other code, and so a rolling update
-    _deploy(ingress, options.replicas, version, generation)
+    version = 1
+    _deploy(options.replicas, version)
     print("ready", flush=True)
     for line in sys.stdin:
         command = line.strip()
         if command == "quit":
             break
-        version += command == "update"
-        generation += command == "configure"
-        _deploy(ingress, options.replicas, version, generation)
+        version += 1
+        _deploy(options.replicas, version)
         print(f"done {command}", flush=True)
     serve.shutdown()
     ray.shutdown()
