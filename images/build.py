@@ -14,7 +14,7 @@ from jobs.errors import EnvironmentNotReady, RemoteError
 from terraform.versions import ROOT, Versions, load_versions
 
 BUILDERS = ("docker", "podman", "buildah")
-IMAGES = ("job-cpu", "job-gpu", "ops")
+IMAGES = ("job-cpu", "job-gpu", "ops", "gateway")
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,12 @@ def plan(
 ) -> Image:
     """The image called `image`; all versions are versions.yaml's, and `base_image` replaces the one named there."""
     folder, _, variant = image.partition("-")
+    own = {"job": {"VARIANT": variant, "RAY": versions.ray}, "ops": {"POSTGRES": versions.postgres}, "gateway": {}}
     arguments = {
         "BASE_IMAGE": base_image or versions.images["python"],
         "REVISION": revision,
         "VERSION": tag,
-        **({"VARIANT": variant, "RAY": versions.ray} if folder == "job" else {"POSTGRES": versions.postgres}),
+        **own[folder],
     }
     return Image(f"{registry.rstrip('/')}/{image}:{tag}", f"images/{folder}/Dockerfile", arguments)
 

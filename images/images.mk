@@ -1,6 +1,6 @@
 ##@ Images
 
-# IMAGE is one of job-cpu, job-gpu, ops (default: all). BASE_IMAGE replaces versions.yaml's images.python.
+# IMAGE is one of job-cpu, job-gpu, ops, gateway (default: all). BASE_IMAGE replaces versions.yaml's images.python.
 IMAGE ?=
 BASE_IMAGE ?=
 REGISTRY ?=
@@ -10,7 +10,7 @@ IMAGE_OPTIONS = $(if $(IMAGE),--image '$(IMAGE)') $(if $(BASE_IMAGE),--base-imag
   $(if $(REGISTRY),--registry '$(REGISTRY)') $(if $(TAG),--tag '$(TAG)') $(if $(BUILDER),--builder '$(BUILDER)')
 
 .PHONY: images
-images: $(VENV)/.infra ## Build the images (IMAGE=job-cpu|job-gpu|ops, REGISTRY=, TAG=, BASE_IMAGE=, BUILDER=docker|podman|buildah)
+images: $(VENV)/.infra ## Build the images (IMAGE=job-cpu|job-gpu|ops|gateway, REGISTRY=, TAG=, BASE_IMAGE=, BUILDER=docker|podman|buildah)
 	@$(VENV)/bin/python -m images.build $(IMAGE_OPTIONS)
 
 .PHONY: push

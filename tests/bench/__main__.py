@@ -1,6 +1,6 @@
 """`make bench`: measure the README's figures on this machine, or some of them with ARGS="steps padding".
 
-    python -m tests.bench [fresh] [start] [steps] [padding] [suite] [preprocess] [backup]
+    python -m tests.bench [fresh] [start] [steps] [padding] [suite] [preprocess] [backup] [serving]
 
 `backup` needs a kube-apiserver (see tests/bench/backup.py) and ten minutes. `fresh` clones the committed tree into an
 empty folder with empty caches, so it needs a network and about ten minutes.
@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench import preprocess as corpus
+from tests.bench.serving import speed
 from tests.bench.steps import padding_gain, step_overhead
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,6 +108,12 @@ def backup() -> Iterator[Figure]:
             yield Figure(**json.loads(line))
 
 
+def serving() -> Iterator[Figure]:
+    """What gateway and Ray Serve add to a request. Faults and memory: `python -m tests.bench.serving`."""
+    for line in speed.figures():
+        yield Figure(*line)
+
+
 def _result(root: Path) -> dict[str, float]:
     run_id = (root / "runs/latest").read_text(encoding="utf-8").strip()
     result: dict[str, float] = json.loads((root / "runs" / run_id / "result.json").read_text(encoding="utf-8"))
@@ -116,7 +123,7 @@ def _result(root: Path) -> dict[str, float]:
 def main() -> None:
     """Run the named benchmarks, all without a name, and print one table. Exit code 1 if a bar is missed."""
     known: dict[str, Callable[[], Iterator[Figure]]] = {
-        f.__name__: f for f in (start, steps, padding, preprocess, suite, fresh, backup)
+        f.__name__: f for f in (start, steps, padding, preprocess, suite, fresh, backup, serving)
     }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", choices=[[], *known], help="default: all")

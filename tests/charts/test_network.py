@@ -95,6 +95,7 @@ MLFLOW = other("mlflow", **{"app.kubernetes.io_name": "mlflow"})
 S3, API, DATABASE, IDENTITY = (End(address=a) for a in ("52.219.60.1", "10.20.3.4", "10.20.9.9", "169.254.170.23"))
 HEAD, WORKER = ray(RUN, "head"), ray(RUN, "worker")
 SERVE = ray("haetsal-serve", "worker")
+GATEWAY_WITH_FEEDBACK = {"enabled": True, "feedback": "s3://artifacts/feedback"}
 
 NEEDED = {
     "dns": (WORKER, DNS, 53, "UDP"),
@@ -169,11 +170,12 @@ def test_policies_are_the_table(profile, helm):
     wanted = {
         f"{flow['name']}-{side}"
         for flow in FLOWS
-        if flow.get("profile", profile) == profile
+        if flow.get("profile", profile) == profile and (profile == "kind" or not flow.get("feedback"))
         for side, end in (("egress", flow["from"]), ("ingress", flow["to"]))
         if "ours" in end
     }
-    assert made == wanted | {"default-deny", "haetsal-within"}
+    serving = {"haetsal-serve-within"} if profile == "kind" else set()
+    assert made == wanted | serving | {"default-deny", "haetsal-within"}
     assert all(len(flow["why"].split()) >= 3 for flow in FLOWS)
 
 
@@ -189,6 +191,13 @@ def test_every_selector_finds_a_pod_of_ours(everything):
             for key, value in end.get("ours", {}).items():
                 value = f"haetsal-{value}" if key == "haetsal/cluster" else value
                 assert value in labels.get(key, set()), flow["name"]
+
+
+def test_the_gateway_reaches_s3_only_for_feedback(helm):
+    given = helm.render("haetsal", AWS | {"serving": {"enabled": True}, "gateway": GATEWAY_WITH_FEEDBACK})
+    policies = [o for o in given if o["kind"] == "NetworkPolicy"]
+    assert allowed(policies, GATEWAY, S3, 443) and allowed(policies, GATEWAY, IDENTITY, 80)
+    assert not allowed(policies, GATEWAY, API, 6443)
 
 
 def test_only_named_namespaces_call_the_gateway(helm):

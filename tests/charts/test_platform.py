@@ -1,11 +1,14 @@
 """The rest of the platform's chart, template by template; and helm's own view of all charts."""
 
+import base64
 import statistics
 
 import pytest
 import yaml
 
 from images.build import IMAGES
+from jobs.serving.gateway.config import load as load_routes
+from jobs.serving.gateway.keys import load as load_keys
 from tests.charts.cases import ALL, AWS, CASES, NOTHING, POSTGRES
 from tests.charts.helm import CHARTS, Helm, names, only, pods
 
@@ -80,14 +83,46 @@ def test_the_gateway_loses_no_request_when_it_is_replaced(helm):
     spec = only(objects, "Deployment", "gateway")["spec"]
     assert spec["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
     assert "replicas" not in spec
-    drain = next(e["value"] for e in spec["template"]["spec"]["containers"][0]["env"] if e["name"] == "HAETSAL_DRAIN_S")
-    assert spec["template"]["spec"]["terminationGracePeriodSeconds"] > int(drain)
+    drain = yaml.safe_load(only(objects, "ConfigMap", "gateway-routes")["data"]["routes.yaml"])["drain"]
+    assert spec["template"]["spec"]["terminationGracePeriodSeconds"] > drain["announce_s"] + drain["finish_s"]
     scaler = only(objects, "HorizontalPodAutoscaler")["spec"]
     assert scaler["scaleTargetRef"]["name"] == "gateway" and scaler["minReplicas"] >= 2
     assert only(objects, "PodDisruptionBudget", "gateway")["spec"]["maxUnavailable"] == 1
     service = only(objects, "Service", "gateway")["spec"]
     assert service["type"] == "ClusterIP"
     assert service["selector"].items() <= spec["template"]["metadata"]["labels"].items()
+
+
+@pytest.mark.parametrize("profile", ["aws", "kind"])
+def test_the_gateway_takes_the_files_that_it_is_given(profile, helm, tmp_path):
+    """Mounted where the container's arguments look for them, and read by the gateway's own loader."""
+    given = (AWS | ALL,) if profile == "aws" else ({}, "values-kind.yaml")
+    objects = helm.render("haetsal", *given)
+    for name, kind, key in (("routes", "ConfigMap", "gateway-routes"), ("keys", "Secret", "gateway-keys")):
+        for file, text in only(objects, kind, key)["data"].items():
+            (tmp_path / name).mkdir(exist_ok=True)
+            (tmp_path / name / file).write_bytes(base64.b64decode(text) if kind == "Secret" else text.encode())
+    config = load_routes(tmp_path / "routes/routes.yaml")
+    (backend,) = config.backends.values()
+    assert list(backend.urls) == ["http://haetsal-serve-serve-svc:8000"]
+    assert config.models.keys() == {"haetsal"} and (config.feedback is not None) == (profile == "kind")
+    assert config.keys_file and load_keys(config.keys_file).keys == {}
+    container = only(objects, "Deployment", "gateway")["spec"]["template"]["spec"]["containers"][0]
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert (mounts["routes"], mounts["keys"]) == ("/etc/haetsal/routes", "/etc/haetsal/keys")
+    dockerfile = (CHARTS.parent / "images/gateway/Dockerfile").read_text(encoding="utf-8")
+    assert '"--config", "/etc/haetsal/routes/routes.yaml"' in dockerfile and '"--port", "8080"' in dockerfile
+    assert "jobs.serving" in dockerfile and container["ports"] == [{"name": "http", "containerPort": 8080}]
+
+
+def test_what_is_served_has_the_name_that_the_gateway_asks_for(helm):
+    for given in ((AWS | ALL,), ({}, "values-kind.yaml")):
+        objects = helm.render("haetsal", *given)
+        serve = yaml.safe_load(only(objects, "RayService")["spec"]["serveConfigV2"])
+        routes = yaml.safe_load(only(objects, "ConfigMap", "gateway-routes")["data"]["routes.yaml"])
+        (application,) = serve["applications"]
+        assert application["import_path"] == "jobs.serving.app:build"
+        assert application["args"]["serving"]["name"] == routes["backends"]["engine"]["model"]
 
 
 def test_the_store_on_kind_has_random_keys_and_the_buckets_of_the_settings(helm):
@@ -151,4 +186,4 @@ def test_every_image_of_ours_is_one_that_is_built(everything):
         c["image"] for _, pod in pods(everything) for c in pod["spec"]["containers"] if "seaweedfs" not in c["image"]
     }
     built = {image.rpartition("/")[2].partition(":")[0] for image in ours}
-    assert built - {"gateway"} == set(IMAGES)  # the gateway's comes with the gateway, which is off until then
+    assert built == set(IMAGES)

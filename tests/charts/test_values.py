@@ -159,7 +159,7 @@ BAD = {
         "runSeconds 60 includes the wait",
     ),
     "head outlives record": (JOB, FIXED | {"cleanup": {"keepRecordSeconds": 60}}, "the head cannot outlive the record"),
-    "gateway without serving": (PLATFORM, AWS | {"gateway": {"enabled": True}}, "gateway: has nothing to forward to"),
+    "gateway without serving": (PLATFORM, AWS | {"gateway": {"enabled": True}}, "engine: has nothing to forward to"),
     "store on aws": (PLATFORM, AWS | {"objectStore": {"enabled": True}}, "objectStore: is for kind"),
     "database without its secret": (
         PLATFORM,

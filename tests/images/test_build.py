@@ -84,6 +84,6 @@ def test_a_builder_that_does_not_answer_is_passed_over(tmp_path, monkeypatch):
 
 
 def test_an_unknown_image_names_the_known_ones():
-    done = command("--image", "gateway", path=os.environ["PATH"])
+    done = command("--image", "jobs", path=os.environ["PATH"])
     assert done.returncode == 2
     assert "job-cpu" in done.stderr

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -21,15 +22,15 @@ from dockerfile import ROOT
 from images import build
 from terraform.versions import load_versions
 
-ALL, JOBS, CPU, GPU, OPS = (
+ALL, JOBS, CPU, GPU, OPS, GATEWAY = (
     pytest.mark.parametrize("image", names, indirect=True, scope="session")
-    for names in (build.IMAGES, ["job-cpu", "job-gpu"], ["job-cpu"], ["job-gpu"], ["ops"])
+    for names in (build.IMAGES, ["job-cpu", "job-gpu"], ["job-cpu"], ["job-gpu"], ["ops"], ["gateway"])
 )
 pytestmark = [pytest.mark.images, pytest.mark.timeout(1800)]
 
 VERSIONS = load_versions()
 LOCAL_BASE = "localhost/haetsal/base:local"
-LARGEST_MB = {"job-cpu": 3200, "job-gpu": 8500, "ops": 700}
+LARGEST_MB = {"job-cpu": 3200, "job-gpu": 8500, "ops": 700, "gateway": 350}
 """Uncompressed. Ray's own GPU image is above 10 GB, without what this project adds to it."""
 
 IMPORTED = """
@@ -196,7 +197,8 @@ def test_bill_of_materials_is_what_is_installed(image):
 @ALL
 def test_everything_imported_was_compiled_before(image):
     """On a read-only root each start would compile it again: with torch and transformers that takes half a minute."""
-    module = "jobs.training.trainer" if "/job-" in image.image else "ops.doctor"
+    kind = image.image.split("/")[1].partition(":")[0].partition("-")[0]
+    module = {"job": "jobs.training.trainer", "ops": "ops.doctor", "gateway": "jobs.serving.gateway.server"}[kind]
     assert image.output("python", "-c", IMPORTED, module, timeout_s=300) == "[]"
 
 
@@ -268,3 +270,41 @@ def test_ops_command_starts(image, module):
     if module == "ops.teardown":
         pytest.skip("synthesises the cloud's stacks, from a machine with Terraform, never from inside the cluster")
     assert "usage:" in image.output("python", "-m", module, "--help")
+
+
+@GATEWAY
+def test_the_gateway_answers_on_a_read_only_root(image):
+    code = """
+import subprocess, sys, time, urllib.request
+open("/tmp/routes.yaml", "w").write('''
+backends: {engine: {urls: ["http://127.0.0.1:9"], model: base}}
+models: {chat: {variants: [{name: champion, backend: engine}]}}
+''')
+command = [sys.executable, "-m", "jobs.serving.gateway", "--config", "/tmp/routes.yaml", "--port", sys.argv[1]]
+gateway = subprocess.Popen(command)
+deadline_s = time.monotonic() + 60
+while gateway.poll() is None and time.monotonic() < deadline_s:
+    try:
+        print(urllib.request.urlopen(f"http://127.0.0.1:{sys.argv[1]}/").read().decode())
+        break
+    except OSError:
+        time.sleep(0.1)
+gateway.terminate()
+sys.exit(gateway.wait())
+"""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    assert "<title>햇살 Haetsal</title>" in image.output("python", "-c", code, port)
+
+
+@GATEWAY
+@pytest.mark.parametrize("module", ["jobs.serving.gateway", "jobs.serving.gateway.keys"])
+def test_gateway_command_starts(image, module):
+    assert "usage:" in image.output("python", "-m", module, "--help")
+
+
+@GATEWAY
+def test_the_gateway_has_neither_ray_nor_torch(image):
+    assert image.run("python", "-c", "import ray").returncode != 0
+    assert image.run("python", "-c", "import torch").returncode != 0

@@ -9,8 +9,10 @@
 {{- fail (printf "%s: min %v is above max %v; raise max or lower min" $section $it.min $it.max) }}
 {{- end }}
 {{- end }}
-{{- if and $values.gateway.enabled (not $values.serving.enabled) }}
-{{- fail "gateway: has nothing to forward to; set serving.enabled: true too" }}
+{{- range $name, $backend := $values.gateway.backends }}
+{{- if and $values.gateway.enabled (not $values.serving.enabled) (not $backend.urls) }}
+{{- fail (printf "gateway.backends.%s: has nothing to forward to; set serving.enabled: true, or urls" $name) }}
+{{- end }}
 {{- end }}
 {{- if and $values.objectStore.enabled (eq $values.profile "aws") }}
 {{- fail "objectStore: is for kind, where one lost volume loses nothing of value; on AWS set storage.root to a bucket" }}
@@ -34,6 +36,31 @@
 {{- fail (printf "queues.quotas.%s: there is no such worker group; ray.workerGroups has %s" $name (keys $values.ray.workerGroups | sortAlpha | join ", ")) }}
 {{- end }}
 {{- end }}
+{{- end }}
+
+{{/* The gateway's file: what the values say, and what follows from where it runs. */}}
+{{- define "haetsal.routes" -}}
+{{- $gateway := .Values.gateway -}}
+{{- $backends := deepCopy $gateway.backends -}}
+{{- range $name, $backend := $backends }}
+{{- $urls := $backend.urls | default (list (printf "http://%s-serve-svc:8000" (include "haetsal.serve" $))) }}
+{{- $_ := set $backend "urls" $urls }}
+{{- end -}}
+{{- $models := deepCopy $gateway.models -}}
+{{- range $name, $model := $models }}
+{{- if not $model.shadow }}{{ $_ := unset $model "shadow" }}{{ end }}
+{{- end -}}
+backends: {{ toJson $backends }}
+models: {{ toJson $models }}
+limits: {{ toJson $gateway.limits }}
+keys_file: ../keys/keys.yaml
+# Limits of a key are shared out among as many replicas as there may be: never more than was granted.
+replicas: {{ $gateway.max }}
+{{- with $gateway.feedback }}
+feedback: {address: {{ . | quote }}}
+{{- end }}
+# Nothing tells a pod that every node has taken it out of the Service; until then it goes on accepting.
+drain: {announce_s: 10, finish_s: {{ $gateway.drainSeconds }}}
 {{- end }}
 
 {{- define "haetsal.serve" -}}

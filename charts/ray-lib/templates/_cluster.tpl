@@ -4,7 +4,7 @@ A RayClusterSpec. Takes:
   cluster         value of the label `haetsal/cluster`, by which budgets and network policies find the pods
   groups          worker groups: list of {name, min, max}, names in ray.workerGroups
   autoscaling     whether Ray adds and removes workers between min and max
-  serving         whether workers are ready only when their Serve proxy is
+  serving         whether Ray Serve runs on it: behind HAProxy, and workers are ready only when that is
   serviceAccount, priorityClass, tokenSecret, config   as in ray-lib.pod
 */}}
 {{- define "ray-lib.cluster" -}}
