@@ -7,6 +7,7 @@ take it out; then it takes no more connections, gives answers in work `drain.fin
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 from pathlib import Path
 from types import FrameType
@@ -69,6 +70,8 @@ async def serve(path: Path, host: str, port: int) -> None:
             timeout_graceful_shutdown=int(state.config.drain.finish_s) + _LAST_WORDS_S,
         )
         server = _Server(config, state)
+        gc.collect()
+        gc.freeze()  # what was imported is never garbage: looking through it again and again makes streams stutter
         current = asyncio.create_task(state.keep_current())
         # It never ends by itself: should it fail, a replica that follows no file any more must not go on unnoticed.
         current.add_done_callback(lambda _: setattr(server, "should_exit", True))
