@@ -120,7 +120,8 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str) -> None:
 
 def _example(url: str) -> str:
     body = f'{{"model": "{_PUBLIC_NAME}", "messages": [{{"role": "user", "content": "안녕하세요!"}}], "stream": true}}'
-    return f"open {url}/ for the chat page, or try\n  curl -N {url}/v1/chat/completions -d '{body}'"
+    command = f"curl -N {url}/v1/chat/completions -H 'content-type: application/json' -d '{body}'"
+    return f"open {url}/ for the chat page, or try\n  {command}"
 
 
 def _say(text: str) -> None:
