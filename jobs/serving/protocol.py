@@ -7,6 +7,7 @@ one that is silently left out would change the answer. Imports neither Ray nor t
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -142,6 +143,9 @@ class ApiError(Exception):
 
 AnyRequest = TypeVar("AnyRequest", bound=BaseModel)
 
+_TYPE_OF_UNION = re.compile(r"(constrained-)?str|list\[.*\]")
+"""What pydantic adds to the place of an error to say which type of a union it tried."""
+
 
 def parse(body: bytes, kind: type[AnyRequest]) -> AnyRequest:
     """The request in `body`. Raises ApiError (400) that names what is wrong first, and never repeats a prompt."""
@@ -153,7 +157,7 @@ def parse(body: bytes, kind: type[AnyRequest]) -> AnyRequest:
 
 def _refusal(error: ValidationError) -> ApiError:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    where = ".".join(str(part) for part in first["loc"]) or None
+    where = ".".join(str(part) for part in first["loc"] if not _TYPE_OF_UNION.fullmatch(str(part))) or None
     if first["type"] == "json_invalid":
         return ApiError(400, "The body is not valid JSON in UTF-8.", code="invalid_json")
     if first["type"] == "extra_forbidden":

@@ -15,7 +15,7 @@ from jobs.serving.gateway.limits import KeyLimits
 from jobs.serving.gateway.receipts import Answered, Receipts, load_secret
 from jobs.serving.gateway.sse import Events, only_opening
 from jobs.serving.gateway.variants import ranked
-from jobs.serving.protocol import ApiError
+from jobs.serving.protocol import ApiError, ChatRequest, parse
 
 USERS = [f"user-{number}" for number in range(4000)]
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
@@ -204,3 +204,11 @@ def test_paths_are_relative_to_the_file(tmp_path):
     assert config.keys_file == tmp_path / "k.yaml" and config.feedback
     assert config.feedback.address == str(tmp_path / "feedback")
     assert isinstance(config, Config)
+
+
+@pytest.mark.parametrize("broken", [{"content": 5}, {"content": [{"type": "text", "text": 5}]}])
+def test_a_refusal_names_the_parameter_and_not_how_we_check_it(broken: dict):
+    body = {"model": "m", "messages": [{"role": "user"} | broken]}
+    with pytest.raises(ApiError) as refused:
+        parse(json.dumps(body).encode(), ChatRequest)
+    assert refused.value.param == "messages.0.content"
