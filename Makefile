@@ -124,6 +124,10 @@ EVERYTHING := $(addprefix $(VENV)/,.dev .infra .eval .ops .gateway bin/helm)
 test: $(EVERYTHING) ## Run the tests (ARGS="-k name" for some of them)
 	@$(PY) -m pytest $(ARGS)
 
+.PHONY: test-long
+test-long: $(EVERYTHING) ## Run the tests that take half a minute and more each (ARGS="-k name" for some of them)
+	@$(PY) -m pytest -m long $(ARGS)
+
 .PHONY: lint
 lint: $(EVERYTHING) ## Format check, lint and type check
 	@$(VENV)/bin/ruff format --check . && $(VENV)/bin/ruff check . && $(VENV)/bin/mypy

@@ -28,6 +28,7 @@ def losses(run: Run) -> dict[int, float]:
     return {p["step"]: p["values"]["loss"] for p in points if "loss" in p["values"]}
 
 
+@pytest.mark.long
 def test_a_split_model_trains_fails_resumes_and_publishes_as_a_whole_one(
     command: Command, tiny_model: Path, tiny_data: Path, tmp_path: Path
 ) -> None:

@@ -90,6 +90,7 @@ def ray_workers(driver: subprocess.Popen[str]) -> list[psutil.Process]:
     return [child for child in children if "RayTrainWorker" in " ".join(child.cmdline())]
 
 
+@pytest.mark.long
 def test_killed_worker_is_replaced_and_goes_on_from_the_last_checkpoint(start: Callable[..., Started]) -> None:
     started = start(scaling__workers=2, train__epochs=24, train__checkpoint_every_steps=20)  # 120 steps
     run = started.run()

@@ -217,6 +217,7 @@ def call(patch: pytest.MonkeyPatch, root: Path, *arguments: str) -> Done:
     return Command(root, root, patch).call("tune", root, *arguments)
 
 
+@pytest.mark.long
 def test_study_ends_well_in_spite_of_it_all(study: Study) -> None:
     assert study.resumed.exit_code == 0, study.resumed.err
     result = study.run.result()
@@ -228,12 +229,14 @@ def test_study_ends_well_in_spite_of_it_all(study: Study) -> None:
     assert result["best_eval_loss"] == best.loss
 
 
+@pytest.mark.long
 def test_each_trial_has_one_line_as_it_ends(study: Study) -> None:
     lines = [line for line in study.resumed.out.splitlines() if line.startswith("trial ")]
     ended_after = [number for number, trial in study.found.items() if study.before.get(number, trial).outcome is None]
     assert len(lines) == len(ended_after) + sum(n not in study.before for n in study.found)
 
 
+@pytest.mark.long
 def test_trial_without_memory_is_recorded_and_its_process_goes_on(study: Study) -> None:
     (poor,) = (t for t in study.before.values() if t.parameters["lora.rank"] == 1024)
     assert study.limited
@@ -243,6 +246,7 @@ def test_trial_without_memory_is_recorded_and_its_process_goes_on(study: Study) 
     assert any(trial.sound for number, trial in study.found.items() if number > poor.number)
 
 
+@pytest.mark.long
 def test_diverging_trial_is_recorded_with_its_reason(study: Study) -> None:
     (wild,) = (t for t in study.before.values() if t.parameters["train.learning_rate"] == 1e-2)
     assert wild.outcome == "diverged"
@@ -251,6 +255,7 @@ def test_diverging_trial_is_recorded_with_its_reason(study: Study) -> None:
     assert "result" not in kinds(run_of(study.run, wild.number))
 
 
+@pytest.mark.long
 def test_asha_stops_what_learns_nothing(study: Study) -> None:
     stopped = [t for t in study.found.values() if t.outcome == "stopped"]
     assert stopped
@@ -263,11 +268,13 @@ def test_asha_stops_what_learns_nothing(study: Study) -> None:
     assert result["training_steps"] < result["training_steps_without_stopping"]
 
 
+@pytest.mark.long
 def test_killed_driver_takes_its_trials_along(study: Study) -> None:
     assert study.left_by_driver == []
     assert sum(trial.outcome is None for trial in study.before.values()) >= 1
 
 
+@pytest.mark.long
 def test_resuming_repeats_no_finished_trial_and_no_finished_step(study: Study) -> None:
     for number, trial in study.before.items():
         starts = kinds(run_of(study.run, number)).count("config")
@@ -282,6 +289,7 @@ def test_resuming_repeats_no_finished_trial_and_no_finished_step(study: Study) -
         assert study.found[number].draw == trial.draw
 
 
+@pytest.mark.long
 def test_killed_trial_is_recorded_and_the_study_goes_on(study: Study) -> None:
     (killed,) = study.killed
     dead = study.found[killed]
@@ -292,12 +300,14 @@ def test_killed_trial_is_recorded_and_the_study_goes_on(study: Study) -> None:
     assert study.run.finished
 
 
+@pytest.mark.long
 def test_only_the_best_adapter_is_kept(study: Study) -> None:
     left = [path.name for path in Path(study.run.address()).rglob("*.safetensors")]
     assert left == ["adapter_model.safetensors"]
     assert not list(Path(study.run.address()).rglob("optimizer.pt"))
 
 
+@pytest.mark.long
 def test_report_shows_every_trial_and_three_plots(study: Study) -> None:
     report = Path(study.run.address("report"))
     text = (report / "report.md").read_text(encoding="utf-8")
@@ -309,6 +319,7 @@ def test_report_shows_every_trial_and_three_plots(study: Study) -> None:
         assert f"({plot})" in text
 
 
+@pytest.mark.long
 def test_train_takes_the_best_values(study: Study, command: Command, tmp_path: Path) -> None:
     best = Path(study.run.address("best.yaml"))
     told = study.resumed.out.split("make train SET='")[1].split("'")[0]
@@ -324,6 +335,7 @@ def test_train_takes_the_best_values(study: Study, command: Command, tmp_path: P
     assert chosen["lora"]["rank"] == trained["lora"]["rank"]
 
 
+@pytest.mark.long
 def test_adapter_of_a_study_can_be_talked_to(study: Study, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("builtins.input", lambda *_: (_ for _ in ()).throw(EOFError))
     root = study.run.storage.root
@@ -331,6 +343,7 @@ def test_adapter_of_a_study_can_be_talked_to(study: Study, command: Command, mon
     assert done.exit_code == 0, done.err
 
 
+@pytest.mark.long
 def test_spent_budget_ends_a_study_with_what_it_has(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     root = study.halfway
     run = Run.open(Storage(str(root)), study.run.id)

@@ -24,6 +24,7 @@ from ops.backup.upload import Upload
 from ops.health.probes import Web
 from ops.settings import ClusterSettings, StoreSettings
 
+pytestmark = pytest.mark.long
 TOKEN, SECRET = "t" * 32, "a-value-that-must-not-be-saved"
 APPLICATION = """
 from ray import serve

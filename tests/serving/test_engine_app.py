@@ -91,6 +91,7 @@ def test_bad_input_is_refused_in_the_shape_of_openai(http, path, body, status):
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
 
 
+@pytest.mark.long
 def test_a_client_that_goes_away_frees_its_place_within_a_second(http, client):
     long = {
         "model": "tiny",
@@ -125,6 +126,7 @@ def test_more_than_the_queue_holds_is_503_with_retry_after(http, served):
     assert set(answers) == {(200, None), (503, "1")}
 
 
+@pytest.mark.long
 def test_a_pushed_adapter_replaces_another_under_load_and_nothing_is_lost(client, served):
     stop, answers = threading.Event(), []
 
