@@ -1,7 +1,7 @@
 """`python -m tests.bench.serving_engine [batching] [disconnects] [swap] [scaling]`: the engine's figures.
 
 Batching is measured in tokens per second and, because other work on the machine distorts that, per second of CPU time.
-The rest goes over HTTP through HAProxy and Ray Serve on a random model of two layers.
+Disconnects and swaps go over HTTP through HAProxy and Ray Serve on a random model of two layers.
 """
 
 from __future__ import annotations
@@ -28,14 +28,17 @@ from jobs.backends.peft import with_adapter
 from jobs.serving import app, local
 from jobs.serving.engines.start import Replica
 from jobs.serving.engines.task import Task
+from jobs.serving.scaling import deployment_options
+from jobs.serving.settings import AutoscalingSettings, ServingSettings
 from jobs.settings import LoraSettings
+from tests.bench.serving.engine import Engine, order
 from tests.unit import tiny
 
 _PASSES = 3
 _TOKENS = 48
 _CONTEXT_TOKENS = 4000
 _DISCONNECTS = 1000
-_MESSAGES = [{"role": "user", "content": "한국의 수도는 어디인가요?"}]
+_QUESTION = "한국의 수도는 어디인가요?"
 
 
 def batching() -> Iterator[str]:
@@ -78,8 +81,8 @@ def disconnects() -> Iterator[str]:
         )
         waits, before = [], None
         for number in range(_DISCONNECTS):
-            body = {"model": "tiny", "messages": _MESSAGES, "max_tokens": 3500, "temperature": 0, "stream": True}
-            with http.stream("POST", f"{url}/v1/chat/completions", json=body) as answer:
+            body = {"model": "tiny", "messages": _messages(_QUESTION), "max_tokens": 3500, "temperature": 0}
+            with http.stream("POST", f"{url}/v1/chat/completions", json=body | {"stream": True}) as answer:
                 next(answer.iter_raw())
             began = time.monotonic()
             _complete(http, url, "tiny", 1)
@@ -110,17 +113,29 @@ def swap() -> Iterator[str]:
 
 
 def scaling() -> Iterator[str]:
-    """One replica to four under steady load, and back after it."""
-    tree: dict[str, Any] = {"autoscaling": {"max_replicas": 4, "target_ongoing_requests": 2}, "cpus_per_replica": 0.1}
-    with _served(**tree, most_rows=8, max_ongoing_requests=16, max_queued_requests=64) as (url, _):
+    """One replica to four under steady load, and back after it: our options of a deployment around the stand-in engine.
+
+    A real engine's replica also loads torch and its model, which these two cores cannot do four times in ten seconds.
+    """
+    autoscaling = AutoscalingSettings(max_replicas=4, target_ongoing_requests=2)
+    limits = {"cpus_per_replica": 0.1, "max_ongoing_requests": 16, "max_queued_requests": 64}
+    options = deployment_options(ServingSettings(autoscaling=autoscaling, **limits))
+    with local.serve_here(0) as url:
+        from ray import serve  # it reads its environment when it is imported, which serve_here sets
+
+        local.deploy(serve.deployment(serve.ingress(Engine())(_StandIn)).options(**options).bind())
         began = time.monotonic()
-        with _load(url, "tiny", clients=10, tokens=400) as answers:
+        with _load(url, "stand-in", clients=10, tokens=40, said=order(tokens=40, pace_ms=10)) as answers:
             up_s = _until(lambda: _replicas() >= 4, began)
-        began = time.monotonic()
+            began = time.monotonic()
         down_s = _until(lambda: _replicas() == 1, began)
         lost = [answer for answer in answers if answer != 200]
     yield f"1 to 4 replicas in {up_s:.1f} s (bar 10 s), back in {down_s:.1f} s (bar 30 s)"
     yield f"meanwhile {len(answers)} requests, {len(lost)} lost"
+
+
+class _StandIn:
+    """A replica of the stand-in engine."""
 
 
 @contextmanager
@@ -162,7 +177,7 @@ def _models(folder: Path) -> tuple[Path, dict[str, Path]]:
 
 
 @contextmanager
-def _load(url: str, model: str, clients: int, tokens: int) -> Iterator[list[int | str]]:
+def _load(url: str, model: str, clients: int, tokens: int, said: str = _QUESTION) -> Iterator[list[int | str]]:
     """Clients that ask one request after the other; what each got, a status or an exception's name."""
     stop = threading.Event()
     answers: list[int | str] = []
@@ -171,7 +186,7 @@ def _load(url: str, model: str, clients: int, tokens: int) -> Iterator[list[int 
         with httpx.Client(timeout=120) as http:
             while not stop.is_set():
                 try:
-                    answers.append(_complete(http, url, model, tokens))
+                    answers.append(_complete(http, url, model, tokens, said))
                 except httpx.HTTPError as error:
                     answers.append(type(error).__name__)
 
@@ -184,9 +199,13 @@ def _load(url: str, model: str, clients: int, tokens: int) -> Iterator[list[int 
             stop.set()
 
 
-def _complete(http: httpx.Client, url: str, model: str, tokens: int) -> int:
-    body = {"model": model, "messages": _MESSAGES, "max_tokens": tokens, "temperature": 0}
+def _complete(http: httpx.Client, url: str, model: str, tokens: int, said: str = _QUESTION) -> int:
+    body = {"model": model, "messages": _messages(said), "max_tokens": tokens, "temperature": 0}
     return http.post(f"{url}/v1/chat/completions", json=body).status_code
+
+
+def _messages(said: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": said}]
 
 
 def _replicas() -> int:
