@@ -35,10 +35,12 @@ class Load:
     """Closed loop: `concurrency` clients, each asking again when it has its answer, until told to stop."""
 
     def __init__(self, urls: Sequence[str], key: str, model: str, words: str, streams: float = 0.7) -> None:
-        self._urls, self._model, self._words, self._streams = urls, model, words, streams
+        self.urls, self._model, self._words, self._streams = urls, model, words, streams
         self._headers = {"authorization": f"Bearer {key}"}
         self._numbers = itertools.count()
         self.tally = Tally()
+        self.asking: Counter[str] = Counter()
+        """Requests in work, by address."""
         self._most: float = float("inf")
         self._stopped = False
 
@@ -82,8 +84,10 @@ class Load:
             "user": user,
         }
         # A client of several gateways asks the next one when it cannot connect, as every load balancer does.
-        for attempt in range(len(self._urls)):
-            url = self._urls[(number + attempt) % len(self._urls)]
+        urls = self.urls
+        for attempt in range(len(urls)):
+            url = urls[(number + attempt) % len(urls)]
+            self.asking[url] += 1
             try:
                 async with session.post(f"{url}/v1/chat/completions", json=body) as response:
                     data = await response.read()
@@ -91,6 +95,8 @@ class Load:
                 continue
             except (aiohttp.ClientError, TimeoutError):
                 return "silent" if stream else "lost"
+            finally:
+                self.asking[url] -= 1
             if response.status == 200:
                 variant = response.headers["x-haetsal-variant"]
                 self.tally.variants[variant] += 1
