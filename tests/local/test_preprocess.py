@@ -185,6 +185,7 @@ def cleaned(run: Run) -> list[Any]:
     return [e for e in read_events(run) if e.kind == "shard" and e.fields["stage"] == "clean"]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("untracked")
 def test_s3_and_workers_one_of_which_dies_give_the_same_bytes(
     preprocess: Callable[..., Done], command: Command, tmp_path: Path, s3_server: str

@@ -52,6 +52,7 @@ def resume(command: Command, run: Run) -> Done:
     return command.call("train", root, "--set", f"storage.root={root}", "--resume", run.id)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("untracked")
 def test_killed_process_resumes_on_the_same_curve_beside_an_undisturbed_run(
     start: Callable[..., Started], command: Command

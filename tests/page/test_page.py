@@ -190,7 +190,7 @@ def test_an_api_key_stays_in_memory_unless_asked(visit, engine, tmp_path):
 
 def test_troubles_are_told_in_words(visit):
     with servers.bare() as engine:
-        config = servers.routes([engine.url]) | {"timeouts": {"first_byte_s": 10}, "limits": {"prompt_chars": 60}}
+        config = servers.routes([engine.url]) | {"timeouts": {"first_byte_s": 10}, "limits": {"prompt_chars": 20_000}}
         with servers.gateway(config) as gateway:
             tab = visit(gateway.url)
             tab.ask(LONG)
@@ -202,7 +202,7 @@ def test_troubles_are_told_in_words(visit):
             tab.answered()
             assert "not available at the moment" in tab.text(".turn:last-child .trouble")
             tab.page.click("#new")
-            tab.ask("x" * 61)
+            tab.ask("x" * 20_001)
             tab.answered()
             assert tab.text(".trouble").startswith("The server refused: ")
             gateway.process.kill()
