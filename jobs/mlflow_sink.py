@@ -8,19 +8,14 @@ sent only if absent, and MLflow takes a metric with the same name, step, value a
 from __future__ import annotations
 
 import json
-import logging
-import math
-import os
-import secrets
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from jobs.errors import RemoteError
 from jobs.events import Event, events_file
-from jobs.redact import redact
+from jobs.mlflow_client import SQLITE, connect, explained
 from jobs.run_lock import file_lock
 from jobs.runs import Run
 from jobs.settings import TrackingSettings
@@ -37,7 +32,6 @@ TRACKING = "tracking.json"
 REPORT = "report"
 RUN_TAG = "haetsal.run"
 
-_SQLITE = "sqlite:///"
 _TRIAL_EVENTS = (STARTED, REPORTED, ENDED)
 _TURNING_POINTS = ("config", "failed", "result", *_TRIAL_EVENTS)
 """Kinds of events that do more than add metrics, so a batch ends with them."""
@@ -48,21 +42,11 @@ _PARAMS_PER_REQUEST = 100
 """The two limits of MLflow's log-batch call (mlflow/utils/validation.py)."""
 
 
-class Rejected(RemoteError):
-    """MLflow answered and refused: wrong credentials, or a run or experiment deleted there. Exit code 4."""
-
-
 class MlflowSink:
     """The MLflow side of one run. Get it with `open_sink`."""
 
     def __init__(self, run: Run, tracking: TrackingSettings, uri: str) -> None:
-        _prepare_mlflow(tracking.timeout_s)
-        from mlflow import MlflowClient
-
-        with _refusals_explained(uri):
-            if uri.startswith(_SQLITE):
-                _create_database(Path(uri.removeprefix(_SQLITE)))
-            self._client = MlflowClient(tracking_uri=uri)
+        self._client = connect(uri, tracking.timeout_s)
         self._run = run
         self._uri = uri
         self._experiment = tracking.experiment
@@ -80,7 +64,7 @@ class MlflowSink:
         call goes on there.
         """
         sent = 0
-        with _refusals_explained(self._uri):
+        with explained(self._uri):
             for batch in _batches([event for event in events if event.seq > self.sent_seq]):
                 self._send_batch(batch)
                 sent += len(batch)
@@ -159,7 +143,7 @@ class MlflowSink:
 
     def _artifact_location(self) -> str | None:
         """A server knows where its artifacts go; for SQLite they go beside the runs."""
-        if not self._uri.startswith(_SQLITE):
+        if not self._uri.startswith(SQLITE):
             return None
         storage = self._run.storage
         return storage.local_path("mlartifacts").as_uri() if storage.is_local else storage.address("mlartifacts")
@@ -201,57 +185,6 @@ def open_sink(run: Run, tracking: TrackingSettings, uri: str) -> Iterator[Mlflow
     """
     with file_lock(events_file(run).with_name(f".{run.id}.shipping"), wait=True):
         yield MlflowSink(run, tracking, uri)
-
-
-def _prepare_mlflow(timeout_s: float) -> None:
-    """MLflow takes its time limits from the environment only. Retrying is our callers' business, telemetry nobody's."""
-    os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(math.ceil(timeout_s))
-    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    os.environ["MLFLOW_LOGGING_LEVEL"] = "ERROR"
-    logging.getLogger("alembic").setLevel(logging.ERROR)
-
-
-@contextmanager
-def _refusals_explained(uri: str) -> Iterator[None]:
-    """Turn what MLflow, its HTTP client and its database raise within into RemoteError or Rejected."""
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        yield
-    except MlflowException as error:
-        status: int = error.get_http_status_code()
-        kind = Rejected if 400 <= status < 500 else RemoteError
-        raise kind(_one_line(uri, error)) from error
-    except (OSError, SQLAlchemyError, json.JSONDecodeError) as error:  # no connection, or an answer that is not JSON
-        raise RemoteError(_one_line(uri, error)) from error
-
-
-def _one_line(uri: str, error: Exception) -> str:
-    return f"MLflow at {uri}: {redact(' '.join(str(error).split()))[:300]}"
-
-
-def _create_database(path: Path) -> None:
-    """Make a missing SQLite database complete or not at all.
-
-    MLflow creates its tables step by step: a crash in between leaves a database that it refuses ever after, and two
-    first runs at once trip over each other's tables.
-    """
-    if path.exists():
-        return
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    try:
-        store = SqlAlchemyStore(f"{_SQLITE}{partial}", str(path.parent))
-        store.engine.dispose()
-        os.link(partial, path)
-    except FileExistsError:
-        pass  # another run was faster; its database is as good
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _read_cursor(run: Run, uri: str) -> tuple[str | None, int]:

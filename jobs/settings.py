@@ -23,6 +23,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_va
 from jobs.corpus.settings import CorpusSettings
 from jobs.errors import UsageError
 from jobs.evaluation.settings import EvaluateSettings
+from jobs.registry.settings import RegistrySettings
 from jobs.section import Address, InputAddress, Section
 from jobs.serving.settings import ServingSettings
 from jobs.tuning.settings import TuneSettings
@@ -210,6 +211,8 @@ class Settings(Section):
     """Hyper-parameter search."""
     serving: ServingSettings = ServingSettings()
     """Inference."""
+    registry: RegistrySettings = RegistrySettings()
+    """Registered model."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:

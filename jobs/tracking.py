@@ -20,8 +20,9 @@ from typing import Self
 
 from jobs.errors import RemoteError, UsageError
 from jobs.events import EventLog, read_events
+from jobs.mlflow_client import Rejected
 from jobs.mlflow_shipper import READY, STOP, UNSENT
-from jobs.mlflow_sink import Rejected, open_sink
+from jobs.mlflow_sink import open_sink
 from jobs.runs import Run, RunBusy, run_ids
 from jobs.settings import TrackingSettings
 from jobs.storage import Storage
