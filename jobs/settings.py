@@ -24,6 +24,7 @@ from jobs.corpus.settings import CorpusSettings
 from jobs.errors import UsageError
 from jobs.evaluation.settings import EvaluateSettings
 from jobs.registry.settings import RegistrySettings
+from jobs.release.settings import AbSettings, GateSettings, NotifySettings, ReleaseSettings
 from jobs.section import Address, InputAddress, Section
 from jobs.serving.settings import ServingSettings
 from jobs.tuning.settings import TuneSettings
@@ -211,8 +212,16 @@ class Settings(Section):
     """Hyper-parameter search."""
     serving: ServingSettings = ServingSettings()
     """Inference."""
+    release: ReleaseSettings = ReleaseSettings()
+    """Parts of the pipeline."""
+    gate: GateSettings = GateSettings()
+    """What a candidate must show."""
+    ab: AbSettings = AbSettings()
+    """Test beside the champion."""
     registry: RegistrySettings = RegistrySettings()
     """Registered model."""
+    notify: NotifySettings = NotifySettings()
+    """Who is told."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
@@ -266,6 +275,13 @@ def validated(model: type[S], tree: dict[str, Any], where: str) -> S:
     except ValidationError as error:
         lines = [_explain(model, dict(detail)) for detail in error.errors(include_url=False)]
         raise UsageError(f"{where}: " + "; ".join(lines)) from None
+
+
+def overlaid(settings: Settings, overlay: str, where: str) -> Settings:
+    """`settings` under the YAML text of a second file."""
+    tree = settings.model_dump(mode="json")
+    _merge(tree, _parse_yaml(overlay, where))
+    return from_tree(tree, where)
 
 
 def from_yaml(text: str, where: str) -> Settings:

@@ -8,6 +8,6 @@ all of it. Nothing here writes anything.
 
 from jobs.dataset.conversation import Conversation, Message
 from jobs.dataset.encoding import IGNORED
-from jobs.dataset.prepared import Prepared, Prompt, build, check
+from jobs.dataset.prepared import Prepared, Prompt, build, check, content_sha256
 
-__all__ = ["IGNORED", "Conversation", "Message", "Prepared", "Prompt", "build", "check"]
+__all__ = ["IGNORED", "Conversation", "Message", "Prepared", "Prompt", "build", "check", "content_sha256"]

@@ -67,6 +67,11 @@ def check(data: DataSettings) -> None:
     split(read_rows(data), data.held_out, data.source)
 
 
+def content_sha256(data: DataSettings) -> str:
+    """What `Prepared.content_sha256` will be, without a model. Raises UsageError like `check`."""
+    return _sha256(read_rows(data))
+
+
 def build(tokenizer: PreTrainedTokenizerBase, data: DataSettings) -> Prepared:
     """Read, split and encode `data`.
 
@@ -81,23 +86,27 @@ def build(tokenizer: PreTrainedTokenizerBase, data: DataSettings) -> Prepared:
     for name, side in (("training", train), ("held-out", held_out)):
         if not side.rows:
             raise UsageError(f"{data.source}: no {name} row is left: {_why_none(side, data.max_length)}")
-    content_sha256 = hashlib.sha256("".join(row.digest for row in conversations).encode()).hexdigest()
+    digest = _sha256(conversations)
     return Prepared(
         train=_columns(train),
         held_out=_columns(held_out),
         packed=_is_packed(data),
         prompts=_prompts(tokenizer, held_out.rows),
-        content_sha256=content_sha256,
+        content_sha256=digest,
         statistics={
             "rows_read": len(conversations),
             "rows_dropped": dict(train.dropped + held_out.dropped),
             "rows_truncated": train.truncated + held_out.truncated,
             "train": _side_figures(train.rows),
             "held_out": _side_figures(held_out.rows),
-            "content_sha256": content_sha256,
+            "content_sha256": digest,
         },
         preview=_marked(tokenizer, train.rows[0]),
     )
+
+
+def _sha256(conversations: Sequence[Conversation]) -> str:
+    return hashlib.sha256("".join(row.digest for row in conversations).encode()).hexdigest()
 
 
 def _columns(side: Encoding) -> datasets.Dataset:

@@ -5,7 +5,7 @@ Answers are generated greedily under the model's own chat template and checked b
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import ConfigDict, Field
 
@@ -16,6 +16,9 @@ from jobs.evaluation.checks import Check, hangul_share, holds, normalised, repet
 from jobs.evaluation.files import Identified, Text, parse_lines, read_file, sha256
 from jobs.evaluation.settings import EvaluateSettings
 from jobs.generation import Answer, answer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class Prompt(Identified):
@@ -54,15 +57,18 @@ class Prompts:
 
     def run(self, loaded: Loaded, progress: Progress) -> list[Item]:
         """Let one model answer, and check its answers."""
-        tokenizer = loaded.tokenizer
+        options, tokenizer = self._settings, loaded.tokenizer
+        given = self.encoded(tokenizer)
+        answers = answer(loaded.model, tokenizer, given, options.max_new_tokens, options.batch_size, progress)
+        return [judge(prompt, found) for prompt, found in zip(self._prompts, answers, strict=True)]
+
+    def encoded(self, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+        """The prompts as token ids, under the tokenizer's chat template."""
         ensure_chat_template(tokenizer)
         renderer = ChatRenderer(tokenizer)
         texts = [renderer.prompt(_conversation(prompt)) for prompt in self._prompts]
-        given = tokenizer(texts, add_special_tokens=False)["input_ids"]
-        answers = answer(
-            loaded.model, tokenizer, given, self._settings.max_new_tokens, self._settings.batch_size, progress
-        )
-        return [judge(prompt, found) for prompt, found in zip(self._prompts, answers, strict=True)]
+        ids: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        return ids
 
 
 def judge(prompt: Prompt, found: Answer) -> Item:

@@ -44,8 +44,8 @@ class Office:
         """Make a version the champion, if the champion is still the `expected` one (none given: the present one).
 
         Doing it again for the same `by` gives the entry that is there. Naming the version at which somebody put the
-        alias by hand enters that into the log; naming the log's puts the alias back. Raises Conflict if somebody else was first, UsageError
-        for a version that is not there or serves already.
+        alias by hand enters that into the log; naming the log's puts the alias back. Raises Conflict if somebody else
+        was first, UsageError for a version that is not there or serves already.
         """
         self.registry.version(number)
         entries = self.history.entries()
@@ -85,7 +85,7 @@ class Office:
         return entry
 
     def _apply(self, entry: Entry) -> None:
-        """Let the alias follow. One that was overtaken meanwhile brings the alias to where the newest entry wants it."""
+        """Let the alias follow. Who was overtaken meanwhile brings it to where the newest entry wants it."""
         while True:
             self.registry.point(CHAMPION, entry.to)
             if self.registry.aliases().get(CHALLENGER) == entry.to:

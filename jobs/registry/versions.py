@@ -97,7 +97,9 @@ class Registry:
             return known[number]
         there = ", ".join(known) or "none"
         what = f"alias {name!r} is not set" if name in ALIASES else f"has no version or alias {name!r}"
-        raise UsageError(f"registered model {self.name}: {what}; aliases are {' and '.join(ALIASES)}, versions: {there}")
+        raise UsageError(
+            f"registered model {self.name}: {what}; aliases are {' and '.join(ALIASES)}, versions: {there}"
+        )
 
     def aliases(self) -> dict[str, str]:
         """Version number by alias, as MLflow has them now."""
