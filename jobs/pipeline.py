@@ -24,7 +24,7 @@ from jobs.release.local import LocalServing
 from jobs.release.machine import Machine, foresee
 from jobs.release.notify import Notice
 from jobs.release.outcome import Ending, ending
-from jobs.release.road import Road
+from jobs.release.road import Road, Workshop
 from jobs.release.serving import Serving
 from jobs.release.subjobs import Jobs, Processes
 from jobs.runs import EventLog, Run, git_revision
@@ -76,7 +76,7 @@ def conduct(tree: Settings, run: Run, jobs: Jobs, servers: Serving) -> Ending:
                 Registry(tree.registry, tree.tracking, run.storage), History(run.storage, tree.registry.model)
             )
             machine = Machine(run.storage, events, lambda line: print(line, flush=True))
-            done = machine.carry_out(Road(tree, run, events, office, jobs, servers).steps())
+            done = machine.carry_out(Road(tree, run, Workshop(events, office, jobs, servers)).steps())
         except KeyboardInterrupt:
             _stopped(tree, run, events, Interrupted("stopped by the user"))
             raise Interrupted("stopped; what was done is kept") from None
@@ -113,7 +113,7 @@ def _send(tree: Settings, events: EventLog, notice: Notice) -> None:
 
 
 def _foresee(tree: Settings, storage: Storage) -> None:
-    for decision in foresee(Road.blank(tree, storage).steps(), storage):
+    for decision in foresee(Road(tree, Run(storage, "pipeline-dry-run")).steps(), storage):
         print(f"{decision.step.name:<9} {decision.verb}: {decision.reason}")
 
 

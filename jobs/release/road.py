@@ -34,21 +34,35 @@ class DataChanged(IntegrityError):
 
 
 @dataclass(frozen=True)
-class Road:
-    """One pipeline's steps, and what they work with."""
+class Workshop:
+    """What the steps work with."""
 
-    tree: Settings
-    run: Run
     events: EventLog
     office: Office
     jobs: Jobs
     servers: Servers
 
+
+@dataclass(frozen=True)
+class Road:
+    """One pipeline's steps. A dry run has no workshop, and takes none of them that need one."""
+
+    tree: Settings
+    run: Run
+    workshop: Workshop | None = None
+
     def steps(self) -> list[Step]:
         """All of them, in order."""
         tree, same = self.tree, _same_as_champion
         return [
-            Step("data", "read the dataset and the base model", self._sources, self._observe_data, reusable=False, only_looks=True),
+            Step(
+                "data",
+                "read the dataset and the base model",
+                self._sources,
+                self._observe_data,
+                reusable=False,
+                only_looks=True,
+            ),
             Step(
                 "tune",
                 f"search for the best settings, {tree.tune.samples} trials",
@@ -142,16 +156,16 @@ class Road:
 
     def _tune(self, done: Outputs) -> Output:
         self._same_data(done)
-        found = self.jobs.run(subrun_id(self.run.id, "tune"), self.tree)
+        found = self._tools.jobs.run(subrun_id(self.run.id, "tune"), self.tree)
         best = found.storage.read(found.path(BEST)).decode()
-        return {"run": found.id, "best": best, "loss": found.result().get("best_loss")}
+        return {"run": found.id, "best": best, "loss": found.result()["best_eval_loss"]}
 
     def _train(self, done: Outputs) -> Output:
         self._same_data(done)
         tree = self.tree
         if "tune" in done:
             tree = settings.overlaid(tree, done["tune"]["best"], f"{done['tune']['run']}/{BEST}")
-        found = self.jobs.run(subrun_id(self.run.id, "train"), tree)
+        found = self._tools.jobs.run(subrun_id(self.run.id, "train"), tree)
         result = found.result()
         seen = {"data_sha256": result["data"]["content_sha256"], "base_model_sha256": result["base_model_sha256"]}
         if seen != done["data"]:
@@ -161,10 +175,10 @@ class Road:
         return {"run": found.id, "model_sha256": model_sha256(found)}
 
     def _look_up_champion(self, _: Outputs) -> Output:
-        serving = self.office.serving()
+        serving = self._tools.office.serving()
         if serving.champion is None:
             return {"version": None, "entry": serving.entry, "run": None, "model_sha256": None}
-        lineage = self.office.registry.version(serving.champion).lineage
+        lineage = self._tools.office.registry.version(serving.champion).lineage
         return {
             "version": serving.champion,
             "entry": serving.entry,
@@ -176,7 +190,7 @@ class Road:
         self._same_data(done)
         chosen = {"subject": done["train"]["run"], "against": done["champion"]["run"]}
         tree = self.tree.model_copy(update={"evaluate": self.tree.evaluate.model_copy(update=chosen)})
-        found = self.jobs.run(subrun_id(self.run.id, "evaluate"), tree)
+        found = self._tools.jobs.run(subrun_id(self.run.id, "evaluate"), tree)
         return {"run": found.id, "verdict": found.result()["verdict"]}
 
     def _judge(self, done: Outputs) -> Output:
@@ -195,7 +209,7 @@ class Road:
     def _register(self, done: Outputs) -> Output:
         trained = self._sub("train", done)
         config = next(event for event in read_events(trained) if event.kind == "config")
-        version = self.office.registry.register(
+        version = self._tools.office.registry.register(
             Lineage(
                 run=trained.id,
                 model_sha256=done["train"]["model_sha256"],
@@ -206,14 +220,14 @@ class Road:
                 evaluation=done["evaluate"]["run"],
             )
         )
-        self.office.registry.point(CHALLENGER, version.number)
+        self._tools.office.registry.point(CHALLENGER, version.number)
         return {"version": version.number, "lineage": vars(version.lineage)}
 
     def _compare(self, done: Outputs) -> Output:
-        registry = self.office.registry
+        registry = self._tools.office.registry
         champion, challenger = (registry.version(done[step]["version"]) for step in ("champion", "register"))
-        with self.servers.trial(self._verified(champion), self._verified(challenger)) as trial:
-            found = abtest.conduct(trial, self.tree.ab, self.events)
+        with self._tools.servers.trial(self._verified(champion), self._verified(challenger)) as trial:
+            found = abtest.conduct(trial, self.tree.ab, self._tools.events)
         if found["outcome"] == Outcome.HOLD:
             raise Held(f"the A/B test has no answer: {found['reason']}")
         return found
@@ -221,12 +235,12 @@ class Road:
     def _promote(self, done: Outputs) -> Output:
         was = Serving(done["champion"]["version"], done["champion"]["entry"])
         why = done["ab"]["reason"] if "ab" in done else "passed the gate"
-        entry = self.office.promote(done["register"]["version"], self.run.id, why, expected=was)
+        entry = self._tools.office.promote(done["register"]["version"], self.run.id, why, expected=was)
         return asdict(entry)
 
     def _withdraw(self, done: Outputs) -> Output:
-        if self.office.registry.aliases().get(CHALLENGER) == done["register"]["version"]:
-            self.office.registry.point(CHALLENGER, None)
+        if self._tools.office.registry.aliases().get(CHALLENGER) == done["register"]["version"]:
+            self._tools.office.registry.point(CHALLENGER, None)
         return {"version": done["register"]["version"]}
 
     # Checks.
@@ -254,8 +268,13 @@ class Road:
         return None
 
     def _version_is_there(self, output: Output) -> str | None:
-        known = {version.number for version in self.office.registry.versions()}
+        known = {version.number for version in self._tools.office.registry.versions()}
         return None if output["version"] in known else f"version {output['version']} is gone"
+
+    @property
+    def _tools(self) -> Workshop:
+        assert self.workshop is not None, "a dry run has no tools"
+        return self.workshop
 
     def _sub(self, step: str, done: Outputs) -> Run:
         return Run.open(self.run.storage, done[step]["run"])

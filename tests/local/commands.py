@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from jobs import chat, cli, evaluate, export, preprocess, tune
+from jobs import chat, cli, evaluate, export, preprocess, promote, tune
 from jobs import train as job
 from jobs.runs import Run, read_events
 from jobs.storage import Storage
@@ -30,6 +30,7 @@ MAINS = {
     "preprocess": preprocess.main,
     "tune": tune.main,
     "evaluate": evaluate.main,
+    "promote": promote.main,
 }
 
 TINY: dict[str, Any] = {
