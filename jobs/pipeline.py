@@ -20,7 +20,6 @@ from jobs.registry.promotion import Office
 from jobs.registry.versions import Registry
 from jobs.release import notify, report, road
 from jobs.release.abtest import Held
-from jobs.release.local import LocalServing
 from jobs.release.machine import Machine, foresee
 from jobs.release.notify import Notice
 from jobs.release.outcome import Ending, ending
@@ -57,6 +56,8 @@ def main() -> None:
             return
         storage.check_writable()
         run = Run.create(storage, "pipeline", settings.to_yaml(tree))
+    from jobs.release.local import LocalServing
+
     print(f"run {run.id}\n  {run.address()}", flush=True)
     found = conduct(tree, run, Processes(), LocalServing(tree))
     print(f"{found.kind}: {found.sentence}\n  report   {run.address('report/report.md')}")

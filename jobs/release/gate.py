@@ -96,17 +96,13 @@ def judge(evidence: Evidence, settings: GateSettings, how: Resampling) -> list[C
     """Every check that is asked for. `how` gives number and seed of the resamples; its confidence is not used."""
     checks = [_quality(name, bar, evidence.quality.get(name), how) for name, bar in settings.quality.items()]
     ours, theirs = evidence.candidate, evidence.champion
-    latency, speed = ours and ours.latency_s, ours and ours.tokens_per_second
-    cost = cost_per_million(settings.price_per_hour, speed) if settings.price_per_hour and _is_sound(speed) else None
+    latency, speed = (ours.latency_s, ours.tokens_per_second) if ours else (None, None)
+    their_latency, their_speed = (theirs.latency_s, theirs.tokens_per_second) if theirs else (None, None)
+    cost = cost_per_million(settings.price_per_hour, speed) if settings.price_per_hour and speed else None
     bars = (
-        ("latency against the champion", _ratio(latency, theirs and theirs.latency_s), settings.max_latency_ratio, 1),
+        ("latency against the champion", _ratio(latency, their_latency), settings.max_latency_ratio, 1),
         ("latency, seconds", latency, settings.max_latency_s, 1),
-        (
-            "throughput against the champion",
-            _ratio(speed, theirs and theirs.tokens_per_second),
-            settings.min_throughput_ratio,
-            -1,
-        ),
+        ("throughput against the champion", _ratio(speed, their_speed), settings.min_throughput_ratio, -1),
         ("throughput, tokens per second", speed, settings.min_tokens_per_second, -1),
         ("cost of a million tokens", cost, settings.max_cost_per_million, 1),
     )
@@ -173,8 +169,8 @@ def _merge(found: Merge | None) -> Check:
 
 
 def _ratio(ours: float | None, theirs: float | None) -> float | None:
-    return ours / theirs if _is_sound(ours) and _is_sound(theirs) and ours and theirs else None
+    return ours / theirs if ours and theirs and _is_sound(ours) and _is_sound(theirs) else None
 
 
-def _is_sound(value: float | None) -> bool:
-    return value is not None and math.isfinite(value) and value > 0
+def _is_sound(value: float) -> bool:
+    return math.isfinite(value) and value > 0

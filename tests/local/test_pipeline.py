@@ -1,0 +1,373 @@
+"""The pipeline from data to champion on a tiny model: real jobs, real MLflow, real kills."""
+
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext, redirect_stdout
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from io import StringIO
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+from commands import conversations, overrides
+from release_crowd import Crowd, InProcess
+from rows import jsonl
+
+from jobs import pipeline, settings
+from jobs.errors import HaetsalError
+from jobs.registry.history import History
+from jobs.registry.promotion import Office
+from jobs.registry.settings import RegistrySettings
+from jobs.registry.versions import CHAMPION, Registry
+from jobs.release import road
+from jobs.runs import EventLog, Run, read_events, run_ids
+from jobs.settings import Settings, TrackingSettings
+from jobs.storage import Storage
+
+FORK = multiprocessing.get_context("fork")
+ONE = "{metric: null, margin: 100, min_items: 2}"
+TINY = {
+    "release.tune": "false",
+    "train.epochs": 1,
+    "eval.generations": 0,
+    "evaluate.benchmarks": "[held-out,prompts]",
+    "evaluate.max_rows": 4,
+    "evaluate.max_new_tokens": 4,
+    "evaluate.resamples": 100,
+    "gate.quality": f"'{{held-out: {ONE}}}'",
+    "gate.max_latency_ratio": 100,
+    "gate.min_throughput_ratio": 0.01,
+    "gate.min_answers": 2,
+    "gate.load_rounds": 3,
+    "gate.load_tokens": 2,
+    "gate.load_batch": 2,
+    "ab.interval_s": 0.001,
+    "ab.feedback_margin": 0.2,
+    "ab.preference_margin": 0.2,
+}
+
+
+@dataclass
+class Ended:
+    """How a pipeline in a process of its own ended."""
+
+    exit_code: int | None
+    run_id: str
+    outcome: str
+    error: str
+    said: str
+    killed_at: str
+
+    @property
+    def did(self) -> list[str]:
+        """Steps that were carried out, not skipped."""
+        return [line.split()[0] for line in self.said.splitlines() if " run: " in line]
+
+
+@dataclass
+class Place:
+    """A storage with a template of MLflow's database, and pipelines on it, each forked off this process."""
+
+    root: Path
+    model: Path
+    data: Path
+    crossed: list[str] = field(default_factory=list)
+
+    def tree(self, **values: Any) -> Settings:
+        given = TINY | {key.replace("__", "."): value for key, value in values.items()}
+        return settings.load(None, overrides(self.model, self.data, self.root, given))
+
+    def run(
+        self,
+        tree: Settings | None = None,
+        crowd: Crowd | None = None,
+        resume: str | None = None,
+        kill: Callable[[str], bool] = lambda at: False,
+    ) -> Ended:
+        """A new pipeline, or one gone on with. `kill` says at which crossing it dies, told its name."""
+        mine, theirs = FORK.Pipe(duplex=False)
+        process = FORK.Process(target=self._work, args=(tree or self.tree(), crowd or Crowd(), resume, kill, theirs))
+        process.start()
+        theirs.close()
+        told: dict[str, Any] = {"run_id": resume or "", "outcome": "", "error": "", "said": "", "killed_at": ""}
+        try:
+            while True:
+                told |= mine.recv()
+        except EOFError:
+            process.join()
+        return Ended(process.exitcode, **told)
+
+    def _work(self, tree: Settings, crowd: Crowd, resume: str | None, kill: Callable[[str], bool], pipe: Any) -> None:
+        said = StringIO()
+        with redirect_stdout(said):
+            storage = Storage(str(self.root))
+            if resume:
+                run = Run.open(storage, resume)
+                tree = settings.from_yaml(run.config(), resume)
+            else:
+                run = Run.create(storage, "pipeline", settings.to_yaml(tree))
+            pipe.send({"run_id": run.id})
+            instrument(run.id, kill, lambda at: pipe.send({"killed_at": at}))
+            try:
+                road.check(tree)
+                found = pipeline.conduct(tree, run, InProcess(self.root.parent), crowd)
+                pipe.send({"outcome": found.kind, "said": said.getvalue()})
+            except HaetsalError as error:
+                pipe.send({"error": f"{type(error).__name__}: {error}", "said": said.getvalue()})
+                pipe.close()
+                os._exit(error.exit_code)
+        pipe.close()
+        os._exit(0)
+
+    @property
+    def storage(self) -> Storage:
+        return Storage(str(self.root))
+
+    def office(self) -> Office:
+        name = RegistrySettings()
+        return Office(Registry(name, TrackingSettings(), self.storage), History(self.storage, name.model))
+
+    def end_state(self, run_id: str) -> dict[str, Any]:
+        """Everything about the world after a pipeline that must not depend on where it was killed."""
+        at, run = self.office(), Run.open(self.storage, run_id)
+        done = [event.fields["name"] for event in read_events(run) if event.kind == "step-done"]
+        return {
+            "aliases": at.registry.aliases(),
+            "versions": [(v.number, v.lineage.run.split("-")[0]) for v in at.registry.versions()],
+            "log": [(e.kind, e.before, e.to) for e in at.history.entries()],
+            "runs": sorted(name.split("-")[0] for name in run_ids(self.storage)),
+            "outcome": run.result()["outcome"],
+            "steps": list(run.result()["steps"]),
+            "each step done once": len(done) == len(set(done)),
+            "trainings": [
+                sum(event.kind == "result" for event in read_events(Run(self.storage, name)))
+                for name in run_ids(self.storage)
+                if name.startswith("train-")
+            ],
+            "report": sorted(run.storage.list(run.path("report"))),
+        }
+
+
+def instrument(run_id: str, kill: Callable[[str], bool], tell: Callable[[str], None]) -> None:
+    """Name every moment at which the pipeline changes something, just before it does, in this (forked) process."""
+    step = [""]
+
+    def watch(owner: Any, name: str, label: Callable[..., str | None]) -> None:
+        original = getattr(owner, name)
+
+        def crossing(*args: Any, **kwargs: Any) -> Any:
+            at = label(*args, **kwargs)
+            if at is not None and kill(f"{step[0]} {at}"):
+                tell(f"{step[0]} {at}")
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(*args, **kwargs)
+
+        setattr(owner, name, crossing)
+
+    def append(log: EventLog, kind: str, **fields: Any) -> str | None:
+        if log.run.id != run_id:
+            return None
+        if kind == "step-begun":
+            step[0] = fields["name"]
+        return f"append {kind} {fields.get('name', '')}"
+
+    watch(EventLog, "append", append)
+    watch(EventLog, "publish", lambda log: "publish" if log.run.id == run_id else None)
+    watch(Storage, "write", lambda _, rel, data: f"write {rel.split('/')[0]}" if "-" not in rel.split("/")[1] else None)
+    watch(Run, "finish", lambda run, result: "finish" if run.id == run_id else None)
+    watch(Run, "publish", lambda run, *_: "publish report" if run.id == run_id else None)
+    watch(InProcess, "run", lambda _, sub, tree: f"start {sub.split('-')[0]}")
+    watch(Registry, "register", lambda *_: "register")
+    watch(Registry, "point", lambda _, alias, number: f"point {alias} {number is not None}")
+    watch(History, "append", lambda *_: "log entry")
+    watch(History, "mark_applied", lambda *_: "mark entry")
+    watch(Crowd, "share", lambda _, share: f"share {share}")
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """MLflow's database as it is made, which takes seconds."""
+    root = tmp_path_factory.mktemp("database")
+    Registry(RegistrySettings(), TrackingSettings(), Storage(str(root)))
+    return (root / "mlflow.db").read_bytes()
+
+
+@pytest.fixture
+def place(database: bytes, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    """An empty storage. No MLflow process runs beside training and evaluation; others test those."""
+    monkeypatch.setattr("jobs.training.loop.Tracker", lambda *_: nullcontext())
+    monkeypatch.setattr("jobs.evaluation.session.Tracker", lambda *_: nullcontext())
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "mlflow.db").write_bytes(database)
+    yield Place(root, tiny_model, jsonl(tmp_path / "rows.jsonl", *conversations(30)))
+
+
+@pytest.fixture
+def with_champion(place: Place) -> Place:
+    """One with a first champion."""
+    assert place.run().outcome == "promoted"
+    return place
+
+
+def test_a_first_candidate_that_passes_becomes_champion_and_a_second_run_has_nothing_to_do(place: Place) -> None:
+    first = place.run()
+    assert (first.exit_code, first.outcome) == (0, "promoted"), first.error
+    assert first.did == ["data", "train", "champion", "evaluate", "measure", "gate", "register", "promote"]
+    (version,) = place.office().registry.versions()
+    run = Run.open(place.storage, version.lineage.run)
+    assert version.lineage.data_sha256 == run.result()["data"]["content_sha256"]
+    assert place.office().registry.aliases() == {CHAMPION: version.number}
+    report = place.storage.read(f"runs/{first.run_id}/report/report.md").decode()
+    for said in ("A new model serves", version.lineage.model_sha256, "The gate says **pass**", "merged model"):
+        assert said in report
+    again = place.run()
+    assert (again.outcome, again.did) == ("unchanged", ["data", "champion"])
+    assert f"train     skip: inputs have not changed since {first.run_id}" in again.said
+    assert "the candidate is the champion already, version 1" in again.said
+    assert place.end_state(again.run_id)["log"] == [("promote", None, "1")]
+
+
+def test_a_challenger_beside_the_champion_is_promoted_when_nothing_is_worse(with_champion: Place) -> None:
+    second = with_champion.run(with_champion.tree(train__seed=7))
+    assert (second.exit_code, second.outcome) == (0, "promoted"), second.error
+    assert "ab" in second.did
+    state = with_champion.end_state(second.run_id)
+    assert state["log"] == [("promote", None, "1"), ("promote", "1", "2")]
+    assert state["aliases"] == {CHAMPION: "2"}
+    assert state["report"] == ["ab.png", "manifest.json", "quality.png", "report.json", "report.md"]
+
+
+@pytest.mark.parametrize("crowd", [Crowd(slower=2.0), Crowd(failing=0.05), Crowd(liked=0.4)])
+def test_a_bad_challenger_is_taken_back_and_the_champion_is_untouched(with_champion: Place, crowd: Crowd) -> None:
+    found = with_champion.run(with_champion.tree(train__seed=7), crowd)
+    assert found.outcome == "rolled back", found.error
+    state = with_champion.end_state(found.run_id)
+    assert (state["aliases"], state["log"]) == ({CHAMPION: "1"}, [("promote", None, "1")])
+    assert "is worse by" in Run.open(with_champion.storage, found.run_id).result()["sentence"]
+
+
+def test_kill_9_at_every_boundary_and_each_time_resumed_ends_as_if_nothing_had_happened(
+    with_champion: Place, tmp_path: Path
+) -> None:
+    tree = with_champion.tree(train__seed=7)
+    killed: set[str] = set()
+    found = with_champion.run(tree, kill=lambda at: at not in killed)
+    while found.exit_code == -signal.SIGKILL:
+        assert found.killed_at not in killed
+        killed.add(found.killed_at)
+        found = with_champion.run(resume=found.run_id, kill=lambda at: at not in killed)
+    assert found.outcome == "promoted", found.error
+    steps = {at.split()[0] for at in killed if "append step-done" in at}
+    assert steps == {"data", "train", "champion", "evaluate", "measure", "gate", "register", "ab", "promote"}
+    assert {"promote log entry", "promote point champion True", "promote mark entry", "register register"} <= killed
+    assert len(killed) > 40
+    after_kills = with_champion.end_state(found.run_id)
+    undisturbed = _undisturbed(with_champion, tree, tmp_path)
+    assert after_kills == undisturbed
+
+
+def _undisturbed(place: Place, tree: Settings, tmp_path: Path) -> dict[str, Any]:
+    """The end state of the same two pipelines, never killed, on a storage of their own."""
+    other = Place(tmp_path / "undisturbed", place.model, place.data)
+    other.root.mkdir()
+    Registry(RegistrySettings(), TrackingSettings(), other.storage)
+    assert other.run().outcome == "promoted"
+    second = other.run(tree.model_copy(update={"storage": other.tree().storage}))
+    assert second.outcome == "promoted", second.error
+    return other.end_state(second.run_id)
+
+
+def test_a_dataset_that_changes_between_steps_stops_it_and_put_back_it_goes_on(place: Place) -> None:
+    found = place.run(kill=lambda at: "start evaluate" in at)
+    assert found.killed_at == "evaluate start evaluate"
+    before = place.data.read_text()
+    jsonl(place.data, *conversations(31))
+    changed = place.run(resume=found.run_id)
+    assert changed.exit_code == 5
+    assert "rows.jsonl: has changed since pipeline-" in changed.error
+    place.data.write_text(before)
+    assert place.run(resume=found.run_id).outcome == "promoted"
+
+
+def test_a_gate_that_cannot_tell_holds_and_says_why(place: Place) -> None:
+    tree = place.tree(gate__min_answers=500)
+    held = place.run(tree)
+    assert (held.exit_code, held.error.split(":")[0]) == (3, "Held")
+    assert "safety: only 4 answers to look at" in held.error
+    assert place.office().registry.versions() == []
+    again = place.run(resume=held.run_id)
+    assert (again.exit_code, again.did) == (3, ["gate"])
+
+
+def test_a_candidate_that_fails_is_rejected_and_not_registered(place: Place) -> None:
+    found = place.run(place.tree(gate__max_latency_s=1e-9))
+    assert found.outcome == "rejected"
+    assert place.office().registry.versions() == []
+    assert place.end_state(found.run_id)["aliases"] == {}
+
+
+def test_without_traffic_the_test_is_held_and_the_challenger_is_off(with_champion: Place) -> None:
+    tree = with_champion.tree(train__seed=7, ab__max_duration_s=0.01)
+    held = with_champion.run(tree, Crowd(silent=True))
+    assert held.exit_code == 3
+    assert "the champion gave 0 answers" in held.error
+    assert with_champion.office().registry.aliases() == {"champion": "1", "challenger": "2"}
+    assert with_champion.run(resume=held.run_id).outcome == "promoted"
+
+
+def test_a_champion_made_meanwhile_is_a_conflict(with_champion: Place) -> None:
+    found = with_champion.run(
+        with_champion.tree(train__seed=7), kill=lambda at: at == "promote append step-begun promote"
+    )
+    at = with_champion.office()
+    at.promote("2", "somebody", "by hand")
+    resumed = with_champion.run(resume=found.run_id)
+    assert resumed.exit_code == 5
+    assert "but somebody made version 2 champion meanwhile" in resumed.error
+
+
+class Inbox(BaseHTTPRequestHandler):
+    """A webhook that keeps what it gets."""
+
+    got: list[dict[str, Any]]
+
+    def do_POST(self) -> None:
+        self.got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        """Keep the test's output quiet."""
+
+
+@pytest.fixture
+def inbox() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    got: list[dict[str, Any]] = []
+    server = HTTPServer(("127.0.0.1", 0), type("Mine", (Inbox,), {"got": got}))
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/hook-secret", got
+    server.shutdown()
+
+
+def test_people_are_told_of_hold_and_promotion_and_a_broken_channel_holds_nobody_up(
+    place: Place, inbox: tuple[str, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    address, got = inbox
+    (tmp_path / "slack").write_text(address)
+    (tmp_path / "webhook").write_text("http://127.0.0.1:9/secret")
+    told = {"notify__slack": tmp_path / "slack", "notify__webhook": tmp_path / "webhook"}
+    held = place.run(place.tree(gate__min_answers=500, **told))
+    promoted = place.run(place.tree(**told))
+    assert (held.exit_code, promoted.outcome) == (3, "promoted")
+    assert [body["text"].split()[-1] for body in got] == ["held", "promoted"]
+    assert "safety: only 4 answers" in got[0]["blocks"][0]["text"]["text"]
+    events = (place.root / "runs" / promoted.run_id / "events.jsonl").read_text()
+    assert "notify.webhook: no answer" in events
+    assert "secret" not in events
