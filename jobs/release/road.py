@@ -9,6 +9,7 @@ from typing import Any
 from jobs import models, settings
 from jobs.dataset import content_sha256
 from jobs.errors import IntegrityError, UsageError
+from jobs.evaluation.files import read_file, sha256
 from jobs.evaluation.statistics import Resampling
 from jobs.events import EventLog
 from jobs.registry.promotion import Office, Serving
@@ -21,12 +22,20 @@ from jobs.release.machine import Output, Outputs, Step
 from jobs.release.serving import Serving as Servers
 from jobs.release.subjobs import Jobs, subrun_id
 from jobs.runs import Run, read_events
-from jobs.settings import Settings
+from jobs.settings import DataSettings, Settings
 from jobs.storage import NotFound
 from jobs.tuning.winner import BEST
 
 _TRAINS_ON = ("model", "lora", "data", "train", "eval", "scaling")
 """Sections that decide what a training makes."""
+
+
+_ADDRESSES = {
+    "data": ("source",),
+    "model": ("source",),
+    "evaluate": ("subject", "against", "choices", "prompts", "held_out"),
+}
+"""Settings whose content is hashed in their place."""
 
 
 class DataChanged(IntegrityError):
@@ -137,16 +146,22 @@ class Road:
         return {"data": self.tree.data.model_dump(mode="json"), "model": self.tree.model.model_dump(mode="json")}
 
     def _sections(self, done: Outputs, *names: str) -> dict[str, Any]:
+        """Sections of the settings, with contents instead of addresses: a file may lie elsewhere and be the same."""
         tree = self.tree.model_dump(mode="json")
-        return {name: tree[name] for name in names} | {"data": tree["data"], "sources": done["data"]}
+        given = {name: tree[name] for name in {*names, "data", "model"}}
+        for section, keys in _ADDRESSES.items():
+            given[section] = {k: v for k, v in given.get(section, {}).items() if k not in keys}
+        return given | {"sources": done["data"]}
 
     def _train_inputs(self, done: Outputs) -> dict[str, Any]:
         return self._sections(done, *_TRAINS_ON) | {"best": done.get("tune", {}).get("best")}
 
     def _evaluate_inputs(self, done: Outputs) -> dict[str, Any]:
-        inputs = {name: _file_sha256(getattr(self.tree.evaluate, name)) for name in ("choices", "prompts")}
+        options = self.tree.evaluate
+        inputs = {address: sha256(read_file(address, "evaluate")) for address in (options.choices, options.prompts)}
+        rows = None if options.held_out is None else content_sha256(DataSettings(source=options.held_out))
         sides = {"candidate": done["train"]["model_sha256"], "champion": done["champion"]["model_sha256"]}
-        return self._sections(done, "evaluate") | sides | inputs
+        return self._sections(done, "evaluate") | sides | {"inputs": list(inputs.values()), "held_out": rows}
 
     # What they do.
 
@@ -332,9 +347,3 @@ def _part(done: Outputs, step: str, key: str) -> dict[str, Any]:
 def _gaps(output: Output) -> str | None:
     missing = [name for name, part in output.items() if part is None]
     return f"{', '.join(missing)} could not be measured" if missing else None
-
-
-def _file_sha256(address: str) -> str:
-    from jobs.evaluation.files import read_file, sha256
-
-    return sha256(read_file(address, "evaluate"))

@@ -1,8 +1,10 @@
 """The pipeline from data to champion on a tiny model: real jobs, real MLflow, real kills."""
 
+import importlib
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, redirect_stdout
@@ -189,31 +191,63 @@ def instrument(run_id: str, kill: Callable[[str], bool], tell: Callable[[str], N
     watch(Crowd, "share", lambda _, share: f"share {share}")
 
 
+SECOND = {"train__seed": 7}
+"""What makes the second candidate another one than the first."""
+
+
+@dataclass(frozen=True)
+class Templates:
+    """Storages that the tests copy: empty; with a champion; and where a second candidate has passed the gate too."""
+
+    empty: Path
+    with_champion: Path
+    passed: Path
+    data: str
+
+
 @pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """MLflow's database as it is made, which takes seconds."""
-    root = tmp_path_factory.mktemp("database")
-    Registry(RegistrySettings(), TrackingSettings(), Storage(str(root)))
-    return (root / "mlflow.db").read_bytes()
+def templates(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Templates]:
+    """No MLflow process runs beside training and evaluation; others test those."""
+    for slow in ("jobs.training.trainer", "peft", "matplotlib.figure", "scipy.stats", "jobs.evaluation.session"):
+        importlib.import_module(slow)  # here once, and not again in every fork
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jobs.training.loop.Tracker", lambda *_: nullcontext())
+        patch.setattr("jobs.evaluation.session.Tracker", lambda *_: nullcontext())
+        patch.setenv("TOKENIZERS_PARALLELISM", "false")
+        scratch = tmp_path_factory.mktemp("templates")
+        place = Place(scratch / "root", tiny_model, jsonl(scratch / "rows.jsonl", *conversations(30)))
+        place.root.mkdir()
+        Registry(RegistrySettings(), TrackingSettings(), place.storage)
+        stages = []
+        for run in (None, {}, SECOND):
+            if run is not None:
+                place.run(place.tree(**run), kill=lambda at, last=run is SECOND: last and at == "register register")
+            stages.append(shutil.copytree(place.root, scratch / f"stage-{len(stages)}"))
+        yield Templates(*stages, data=place.data.read_text())
+
+
+def _place(template: Path, templates: Templates, model: Path, tmp_path: Path) -> Place:
+    data = tmp_path / "rows.jsonl"
+    data.write_text(templates.data)
+    return Place(shutil.copytree(template, tmp_path / "root"), model, data)
 
 
 @pytest.fixture
-def place(database: bytes, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    """An empty storage. No MLflow process runs beside training and evaluation; others test those."""
-    monkeypatch.setattr("jobs.training.loop.Tracker", lambda *_: nullcontext())
-    monkeypatch.setattr("jobs.evaluation.session.Tracker", lambda *_: nullcontext())
-    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
-    root = tmp_path / "root"
-    root.mkdir()
-    (root / "mlflow.db").write_bytes(database)
-    yield Place(root, tiny_model, jsonl(tmp_path / "rows.jsonl", *conversations(30)))
+def place(templates: Templates, tiny_model: Path, tmp_path: Path) -> Place:
+    """An empty storage."""
+    return _place(templates.empty, templates, tiny_model, tmp_path)
 
 
 @pytest.fixture
-def with_champion(place: Place) -> Place:
-    """One with a first champion."""
-    assert place.run().outcome == "promoted"
-    return place
+def with_champion(templates: Templates, tiny_model: Path, tmp_path: Path) -> Place:
+    """One with a first champion, whose candidates have everything before them."""
+    return _place(templates.with_champion, templates, tiny_model, tmp_path)
+
+
+@pytest.fixture
+def passed(templates: Templates, tiny_model: Path, tmp_path: Path) -> Place:
+    """One with a champion and a second candidate that an earlier pipeline brought through the gate."""
+    return _place(templates.passed, templates, tiny_model, tmp_path)
 
 
 def test_a_first_candidate_that_passes_becomes_champion_and_a_second_run_has_nothing_to_do(place: Place) -> None:
@@ -234,29 +268,32 @@ def test_a_first_candidate_that_passes_becomes_champion_and_a_second_run_has_not
     assert place.end_state(again.run_id)["log"] == [("promote", None, "1")]
 
 
-def test_a_challenger_beside_the_champion_is_promoted_when_nothing_is_worse(with_champion: Place) -> None:
-    second = with_champion.run(with_champion.tree(train__seed=7))
+def test_a_challenger_beside_the_champion_is_promoted_when_nothing_is_worse(passed: Place) -> None:
+    second = passed.run(passed.tree(**SECOND))
     assert (second.exit_code, second.outcome) == (0, "promoted"), second.error
-    assert "ab" in second.did
-    state = with_champion.end_state(second.run_id)
+    assert second.did == ["data", "champion", "register", "ab", "promote"]
+    state = passed.end_state(second.run_id)
     assert state["log"] == [("promote", None, "1"), ("promote", "1", "2")]
     assert state["aliases"] == {CHAMPION: "2"}
     assert state["report"] == ["ab.png", "manifest.json", "quality.png", "report.json", "report.md"]
 
 
 @pytest.mark.parametrize("crowd", [Crowd(slower=2.0), Crowd(failing=0.05), Crowd(liked=0.4)])
-def test_a_bad_challenger_is_taken_back_and_the_champion_is_untouched(with_champion: Place, crowd: Crowd) -> None:
-    found = with_champion.run(with_champion.tree(train__seed=7), crowd)
+def test_a_bad_challenger_is_taken_back_and_the_champion_is_untouched(passed: Place, crowd: Crowd) -> None:
+    found = passed.run(passed.tree(**SECOND), crowd)
     assert found.outcome == "rolled back", found.error
-    state = with_champion.end_state(found.run_id)
+    state = passed.end_state(found.run_id)
     assert (state["aliases"], state["log"]) == ({CHAMPION: "1"}, [("promote", None, "1")])
-    assert "is worse by" in Run.open(with_champion.storage, found.run_id).result()["sentence"]
+    assert "is worse by" in Run.open(passed.storage, found.run_id).result()["sentence"]
 
 
 def test_kill_9_at_every_boundary_and_each_time_resumed_ends_as_if_nothing_had_happened(
     with_champion: Place, tmp_path: Path
 ) -> None:
-    tree = with_champion.tree(train__seed=7)
+    undisturbed = _copy(with_champion, tmp_path / "undisturbed")
+    end = undisturbed.run(undisturbed.tree(**SECOND))
+    assert end.outcome == "promoted", end.error
+    tree = with_champion.tree(**SECOND)
     killed: set[str] = set()
     found = with_champion.run(tree, kill=lambda at: at not in killed)
     while found.exit_code == -signal.SIGKILL:
@@ -268,20 +305,11 @@ def test_kill_9_at_every_boundary_and_each_time_resumed_ends_as_if_nothing_had_h
     assert steps == {"data", "train", "champion", "evaluate", "measure", "gate", "register", "ab", "promote"}
     assert {"promote log entry", "promote point champion True", "promote mark entry", "register register"} <= killed
     assert len(killed) > 40
-    after_kills = with_champion.end_state(found.run_id)
-    undisturbed = _undisturbed(with_champion, tree, tmp_path)
-    assert after_kills == undisturbed
+    assert with_champion.end_state(found.run_id) == undisturbed.end_state(end.run_id)
 
 
-def _undisturbed(place: Place, tree: Settings, tmp_path: Path) -> dict[str, Any]:
-    """The end state of the same two pipelines, never killed, on a storage of their own."""
-    other = Place(tmp_path / "undisturbed", place.model, place.data)
-    other.root.mkdir()
-    Registry(RegistrySettings(), TrackingSettings(), other.storage)
-    assert other.run().outcome == "promoted"
-    second = other.run(tree.model_copy(update={"storage": other.tree().storage}))
-    assert second.outcome == "promoted", second.error
-    return other.end_state(second.run_id)
+def _copy(place: Place, root: Path) -> Place:
+    return Place(shutil.copytree(place.root, root), place.model, place.data)
 
 
 def test_a_dataset_that_changes_between_steps_stops_it_and_put_back_it_goes_on(place: Place) -> None:
@@ -313,22 +341,20 @@ def test_a_candidate_that_fails_is_rejected_and_not_registered(place: Place) -> 
     assert place.end_state(found.run_id)["aliases"] == {}
 
 
-def test_without_traffic_the_test_is_held_and_the_challenger_is_off(with_champion: Place) -> None:
-    tree = with_champion.tree(train__seed=7, ab__max_duration_s=0.01)
-    held = with_champion.run(tree, Crowd(silent=True))
+def test_without_traffic_the_test_is_held_and_the_challenger_is_off(passed: Place) -> None:
+    tree = passed.tree(**SECOND, ab__interval_s=0.05, ab__max_duration_s=2)
+    held = passed.run(tree, Crowd(silent=True))
     assert held.exit_code == 3
     assert "the champion gave 0 answers" in held.error
-    assert with_champion.office().registry.aliases() == {"champion": "1", "challenger": "2"}
-    assert with_champion.run(resume=held.run_id).outcome == "promoted"
+    assert passed.office().registry.aliases() == {"champion": "1", "challenger": "2"}
+    assert passed.run(resume=held.run_id).outcome == "promoted"
 
 
-def test_a_champion_made_meanwhile_is_a_conflict(with_champion: Place) -> None:
-    found = with_champion.run(
-        with_champion.tree(train__seed=7), kill=lambda at: at == "promote append step-begun promote"
-    )
-    at = with_champion.office()
+def test_a_champion_made_meanwhile_is_a_conflict(passed: Place) -> None:
+    found = passed.run(passed.tree(**SECOND), kill=lambda at: at == "promote append step-begun promote")
+    at = passed.office()
     at.promote("2", "somebody", "by hand")
-    resumed = with_champion.run(resume=found.run_id)
+    resumed = passed.run(resume=found.run_id)
     assert resumed.exit_code == 5
     assert "but somebody made version 2 champion meanwhile" in resumed.error
 
