@@ -71,6 +71,22 @@ sync: $(VENV)/.local ## Send to MLflow what could not be sent while runs went on
 mlflow: $(VENV)/.local ## Open the MLflow page of the local runs on port 5000
 	@$(VENV)/bin/mlflow server --backend-store-uri sqlite:///output/mlflow.db --default-artifact-root output/mlartifacts --port 5000
 
+##@ Release
+
+.PHONY: pipeline
+pipeline: $(PLACE) ## Tune, train, evaluate, gate, register, A/B, promote or roll back (CONFIG=, SET=, DRY_RUN=1, RESUME=<run-id>)
+	@$(call job,pipeline) $(JOB_OPTIONS) $(if $(DRY_RUN),--dry-run) $(if $(RESUME),--resume '$(RESUME)')
+
+CHAMPION = $(PY) -m jobs.promote $@ $(if $(SET),--set '$(SET)') $(if $(REASON),--reason '$(REASON)')
+
+.PHONY: registry promote rollback
+registry: $(VENV)/.local ## Versions with their lineage, who serves, and the promotion log
+	@$(CHAMPION)
+promote: $(VENV)/.local ## Make a version the champion (VERSION=<number or challenger>, REASON=)
+	@$(CHAMPION) $(if $(VERSION),--version '$(VERSION)')
+rollback: $(VENV)/.local ## Bring back the champion before this one (REASON=)
+	@$(CHAMPION)
+
 ##@ Runs, here and on clusters (PROFILE=kind|aws; SET="storage.root=…" for another storage)
 
 # CONFIG is left to jobs: a run goes by its own settings.
