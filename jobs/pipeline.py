@@ -56,16 +56,14 @@ def main() -> None:
             return
         storage.check_writable()
         run = Run.create(storage, "pipeline", settings.to_yaml(tree))
-    from jobs.release.local import LocalServing
-
     print(f"run {run.id}\n  {run.address()}", flush=True)
-    found = conduct(tree, run, Processes(), LocalServing(tree))
+    found = conduct(tree, run, Processes(), None)
     print(f"{found.kind}: {found.sentence}\n  report   {run.address('report/report.md')}")
     if found.kind in ("rejected", "rolled back"):
         raise Rejected(f"{run.id}: {found.sentence}")
 
 
-def conduct(tree: Settings, run: Run, jobs: Jobs, servers: Serving) -> Ending:
+def conduct(tree: Settings, run: Run, jobs: Jobs, servers: Serving | None) -> Ending:
     """Carry `run` to its end, write its report and `result.json`, and tell people.
 
     Raises Held if there is not enough to decide by, and whatever ended it otherwise; it stays resumable.

@@ -8,7 +8,7 @@ from typing import Any
 
 from jobs import models, settings
 from jobs.dataset import content_sha256
-from jobs.errors import IntegrityError, UsageError
+from jobs.errors import EnvironmentNotReady, IntegrityError, UsageError
 from jobs.evaluation.files import read_file, sha256
 from jobs.evaluation.statistics import Resampling
 from jobs.events import EventLog
@@ -49,7 +49,8 @@ class Workshop:
     events: EventLog
     office: Office
     jobs: Jobs
-    servers: Servers
+    servers: Servers | None
+    """Where an A/B test can be run; None where nothing serves."""
 
 
 @dataclass(frozen=True)
@@ -241,7 +242,10 @@ class Road:
     def _compare(self, done: Outputs) -> Output:
         registry = self._tools.office.registry
         champion, challenger = (registry.version(done[step]["version"]) for step in ("champion", "register"))
-        with self._tools.servers.trial(self._verified(champion), self._verified(challenger)) as trial:
+        servers = self._tools.servers
+        if servers is None:
+            raise EnvironmentNotReady("A/B: nothing serves here; set release.ab=false to promote by the gate alone")
+        with servers.trial(self._verified(champion), self._verified(challenger)) as trial:
             found = abtest.conduct(trial, self.tree.ab, self._tools.events)
         if found["outcome"] == Outcome.HOLD:
             raise Held(f"the A/B test has no answer: {found['reason']}")

@@ -10,10 +10,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 from jobs import settings
 from jobs.errors import HaetsalError, Interrupted
@@ -44,17 +44,21 @@ class Processes:
 
     def run(self, run_id: str, tree: Settings) -> Run:
         """See Jobs."""
-        code = Path(__file__).resolve().parents[2]
-        command = [sys.executable, "-m", "jobs.release.child", str(os.getpid()), job_of(run_id)]
-        process = subprocess.Popen(
-            [*command, "--config", f"env:{_CONFIG}", "--run-id", run_id],
-            env=os.environ
-            | {_CONFIG: settings.to_yaml(tree)}
-            | {"PYTHONPATH": os.pathsep.join(filter(None, (str(code), os.environ.get("PYTHONPATH"))))},
-        )
+        given = ["--config", f"env:{_CONFIG}", "--run-id", run_id]
+        process = start(job_of(run_id), given, {_CONFIG: settings.to_yaml(tree)})
         with _passing_on(process):
             exit_code = process.wait()
         return ended(Run(Storage(tree.storage.root), run_id), exit_code)
+
+
+def start(
+    module: str, arguments: Sequence[str], environ: Mapping[str, str], stderr: IO[bytes] | None = None
+) -> subprocess.Popen[bytes]:
+    """`jobs.<module>` in a process that dies with this one, however that ends."""
+    code = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(filter(None, (code, os.environ.get("PYTHONPATH"))))
+    command = [sys.executable, "-m", "jobs.release.child", str(os.getpid()), module, *arguments]
+    return subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path} | environ, stderr=stderr)
 
 
 def ended(run: Run, exit_code: int) -> Run:

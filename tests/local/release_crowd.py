@@ -1,7 +1,7 @@
 """What the tests of the pipeline put in the place of servers: users whose opinions are drawn, not measured.
 
 The jobs, the registry, the gate and the storage beside them are the real ones. Gateway and engines are too slow to
-start at every one of sixty kills; `test_release_serving.py` has them.
+start at every one of the kills.
 """
 
 from __future__ import annotations
