@@ -58,7 +58,7 @@ def start(
     code = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, (code, os.environ.get("PYTHONPATH"))))
     command = [sys.executable, "-m", "jobs.release.child", str(os.getpid()), module, *arguments]
-    return subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path} | environ, stderr=stderr)
+    return subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path} | dict(environ), stderr=stderr)
 
 
 def ended(run: Run, exit_code: int) -> Run:
