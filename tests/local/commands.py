@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from jobs import chat, cli, evaluate, export, preprocess, promote, tune
+from jobs import chat, cli, evaluate, export, pipeline, preprocess, promote, tune
 from jobs import train as job
 from jobs.runs import Run, read_events
 from jobs.storage import Storage
@@ -31,6 +31,7 @@ MAINS = {
     "tune": tune.main,
     "evaluate": evaluate.main,
     "promote": promote.main,
+    "pipeline": pipeline.main,
 }
 
 TINY: dict[str, Any] = {

@@ -16,7 +16,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from commands import conversations, overrides
+from commands import Command, conversations, overrides
 from release_crowd import Crowd, InProcess
 from rows import jsonl
 
@@ -27,7 +27,7 @@ from jobs.registry.promotion import Office
 from jobs.registry.settings import RegistrySettings
 from jobs.registry.versions import CHAMPION, Registry
 from jobs.release import road
-from jobs.runs import EventLog, Run, read_events, run_ids
+from jobs.runs import End, EventLog, Run, last_end, read_events, run_ids
 from jobs.settings import Settings, TrackingSettings
 from jobs.storage import Storage
 
@@ -381,6 +381,51 @@ def test_a_champion_made_meanwhile_is_a_conflict(passed: Place) -> None:
     resumed = passed.run(resume=found.run_id)
     assert resumed.exit_code == 5
     assert "but somebody made version 2 champion meanwhile" in resumed.error
+
+
+def test_a_registry_that_is_down_ends_it_in_a_line_with_the_training_kept(place: Place) -> None:
+    found = place.run(place.tree(tracking__uri="http://127.0.0.1:9", tracking__timeout_s=1))
+    assert found.exit_code == 4
+    assert found.error.startswith("RemoteError: MLflow at http://127.0.0.1:9")
+    assert found.did == ["data", "train", "champion"]
+    run = Run.open(place.storage, found.run_id)
+    assert not run.finished
+    assert last_end(run) == End("RemoteError", found.error.removeprefix("RemoteError: "), 4)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (
+            {"evaluate__benchmarks": "[prompts]"},
+            "gate.quality.held-out: this benchmark is not among evaluate.benchmarks",
+        ),
+        ({"evaluate__benchmarks": "[held-out]"}, "gate.max_unsafe: needs the benchmark prompts"),
+        ({"ab__steps": "[0.5,0.1]"}, "must rise from one to the next"),
+        ({"notify__slack": "nowhere"}, "notify.slack: nowhere cannot be read"),
+        ({"data__source": "nowhere.jsonl"}, "nowhere.jsonl"),
+    ],
+)
+def test_bad_input_is_said_in_a_line_before_anything_begins(
+    place: Place, command: Command, values: dict[str, str], said: str
+) -> None:
+    given = TINY | {key.replace("__", "."): value for key, value in values.items()}
+    done = command.call("pipeline", place.root, "--set", overrides(place.model, place.data, place.root, given))
+    assert done.exit_code == (3 if "notify__slack" in values else 2)
+    assert said in done.error_line
+    assert run_ids(place.storage) == []
+
+
+def test_a_dry_run_prints_what_would_run_and_what_is_done(with_champion: Place, command: Command) -> None:
+    before = sorted(path for path in with_champion.root.rglob("*") if path.is_file())
+    given = overrides(with_champion.model, with_champion.data, with_champion.root, TINY)
+    done = command.call("pipeline", with_champion.root, "--dry-run", "--set", given)
+    assert done.exit_code == 0, done.err
+    lines = dict(line.split(maxsplit=1) for line in done.out.splitlines())
+    assert lines["tune"] == "leave out: release.tune=false"
+    assert lines["train"].startswith("skip: inputs have not changed since pipeline-")
+    assert lines["promote"] == "run: make the challenger the champion"
+    assert sorted(path for path in with_champion.root.rglob("*") if path.is_file()) == before
 
 
 class Inbox(BaseHTTPRequestHandler):
