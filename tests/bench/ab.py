@@ -1,6 +1,6 @@
 """False alarms of the A/B test, and how many pairs of answers it needs: python -m tests.bench.ab
 
-2,000 whole tests of equal variants, each with all metrics and a look every ten pairs; then 200 of each kind of bad
+2,000 whole tests of equal variants, each with all metrics and a look every twenty pairs; then 200 of each kind of bad
 challenger. The variants are drawn, the rule is the one that `make pipeline` goes by.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 from jobs.release.ab import Baseline, Observation, Outcome, look
 from jobs.release.settings import AbSettings
 
-EQUAL_TESTS, BAD_TESTS, PAIRS, EVERY = 2_000, 200, 400, 10
+EQUAL_TESTS, BAD_TESTS, PAIRS, EVERY = 2_000, 200, 400, 20
 
 
 @dataclass(frozen=True)
