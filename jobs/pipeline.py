@@ -20,6 +20,7 @@ from jobs.registry.promotion import Office
 from jobs.registry.versions import Registry
 from jobs.release import notify, report, road
 from jobs.release.abtest import Held
+from jobs.release.local import LocalServing, RayEngines
 from jobs.release.machine import Machine, foresee
 from jobs.release.notify import Notice
 from jobs.release.outcome import Ending, ending
@@ -57,13 +58,13 @@ def main() -> None:
         storage.check_writable()
         run = Run.create(storage, "pipeline", settings.to_yaml(tree))
     print(f"run {run.id}\n  {run.address()}", flush=True)
-    found = conduct(tree, run, Processes(), None)
+    found = conduct(tree, run, Processes(), LocalServing(tree, RayEngines(tree)))
     print(f"{found.kind}: {found.sentence}\n  report   {run.address('report/report.md')}")
     if found.kind in ("rejected", "rolled back"):
         raise Rejected(f"{run.id}: {found.sentence}")
 
 
-def conduct(tree: Settings, run: Run, jobs: Jobs, servers: Serving | None) -> Ending:
+def conduct(tree: Settings, run: Run, jobs: Jobs, servers: Serving) -> Ending:
     """Carry `run` to its end, write its report and `result.json`, and tell people.
 
     Raises Held if there is not enough to decide by, and whatever ended it otherwise; it stays resumable.

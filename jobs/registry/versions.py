@@ -123,13 +123,18 @@ class Registry:
 
         Raises IntegrityError if a file is not what the manifest says, or the manifest not what was registered.
         """
+        run = self.verified_run(version)
+        run.storage.fetch_tree(run.path(_MODEL), local)
+
+    def verified_run(self, version: Version) -> Run:
+        """The training run of a version. Raises IntegrityError if its manifest is not what was registered."""
         run = Run.open(self.storage, version.lineage.run)
         if model_sha256(run) != version.lineage.model_sha256:
             raise IntegrityError(
                 f"{run.address(_MODEL)}: is not what {self.name} version {version.number} was registered as; "
                 "it was changed since, do not serve it"
             )
-        run.storage.fetch_tree(run.path(_MODEL), local)
+        return run
 
 
 def model_sha256(run: Run) -> str:

@@ -8,12 +8,12 @@ from typing import Any
 
 from jobs import models, settings
 from jobs.dataset import content_sha256
-from jobs.errors import EnvironmentNotReady, IntegrityError, UsageError
+from jobs.errors import IntegrityError, UsageError
 from jobs.evaluation.files import read_file, sha256
 from jobs.evaluation.statistics import Resampling
 from jobs.events import EventLog
 from jobs.registry.promotion import Office, Serving
-from jobs.registry.versions import CHALLENGER, Lineage, Version, model_sha256
+from jobs.registry.versions import CHALLENGER, Lineage, model_sha256
 from jobs.release import abtest, evidence, gate
 from jobs.release.ab import Outcome
 from jobs.release.abtest import Held
@@ -49,8 +49,7 @@ class Workshop:
     events: EventLog
     office: Office
     jobs: Jobs
-    servers: Servers | None
-    """Where an A/B test can be run; None where nothing serves."""
+    servers: Servers
 
 
 @dataclass(frozen=True)
@@ -242,10 +241,7 @@ class Road:
     def _compare(self, done: Outputs) -> Output:
         registry = self._tools.office.registry
         champion, challenger = (registry.version(done[step]["version"]) for step in ("champion", "register"))
-        servers = self._tools.servers
-        if servers is None:
-            raise EnvironmentNotReady("A/B: nothing serves here; set release.ab=false to promote by the gate alone")
-        with servers.trial(self._verified(champion), self._verified(challenger)) as trial:
+        with self._tools.servers.trial(registry.verified_run(champion), registry.verified_run(challenger)) as trial:
             found = abtest.conduct(trial, self.tree.ab, self._tools.events)
         if found["outcome"] == Outcome.HOLD:
             raise Held(f"the A/B test has no answer: {found['reason']}")
@@ -297,13 +293,6 @@ class Road:
 
     def _sub(self, step: str, done: Outputs) -> Run:
         return Run.open(self.run.storage, done[step]["run"])
-
-    def _verified(self, version: Version) -> Run:
-        """The run of a version. Raises IntegrityError if it is not what was registered."""
-        found = Run.open(self.run.storage, version.lineage.run)
-        if model_sha256(found) != version.lineage.model_sha256:
-            raise IntegrityError(f"{found.address('model')}: is not what version {version.number} was registered as")
-        return found
 
     def _no_ab(self, done: Outputs) -> str | None:
         if reason := _not_passed(done):

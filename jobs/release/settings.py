@@ -105,6 +105,11 @@ class AbSettings(Section):
     """Difference of the mean feedback scores, which go from 0 to 1."""
     preference_margin: float | None = Field(0.15, gt=0, lt=1)
     """The same, of scores divided by length where an answer is longer than the champion's median one."""
+    simulated_users: int = Field(8, ge=1, le=256)
+    """On this machine, where there is no real traffic: users with one request in flight each. They ask the held-out
+    prompts and rate an answer by its likeness to what was really answered."""
+    answer_tokens: int = Field(24, ge=1, le=8192)
+    """Length limit of the answers that they get, in tokens."""
     baseline_requests: int = Field(20, ge=5)
     """Answers of the champion alone, at the start, from which its medians are taken."""
 

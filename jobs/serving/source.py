@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,17 +11,14 @@ from jobs import models, trained
 from jobs.errors import IntegrityError, UsageError
 from jobs.evaluation import candidate
 from jobs.manifest import MANIFEST, verify_manifest
-from jobs.mlflow_sink import RUN_TAG
-from jobs.runs import Run
+from jobs.registry.settings import RegistrySettings
+from jobs.registry.versions import Registry
 from jobs.settings import Settings, from_tree
 from jobs.storage import Storage
-from jobs.tracking import tracking_uri
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
-_SHA256_TAG = "haetsal.model_sha256"
-"""Tag of a registered version: sha256 of its manifest, which holds the sha256 of each file."""
-_ALIAS = re.compile(r"models:/(?P<model>[^@/]+)@(?P<alias>[^@/]+)")
+_ALIAS = re.compile(r"models:/(?P<model>[a-z0-9][a-z0-9-]{0,62})@(?P<alias>[^@/]+)")
 
 
 def subject(tree: Settings, name: str | None) -> Settings:
@@ -83,30 +79,8 @@ def _resolved(tree: Settings, address: str) -> str:
         return address
     if not (match := _ALIAS.fullmatch(address)):
         raise UsageError(f"{address}: a registered model is written models:/<name>@<alias>")
-    return _registered_run(tree, match["model"], match["alias"])
-
-
-def _registered_run(tree: Settings, model: str, alias: str) -> str:
-    """The training run that the registry's version was made of, its files still those that were registered."""
-    storage = Storage(tree.storage.root)
-    uri = tracking_uri(tree.tracking, storage)
-    if uri is None:
-        raise UsageError(f"models:/{model}@{alias}: set tracking.uri, where the registry is")
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-
-    try:
-        tags = MlflowClient(tracking_uri=uri, registry_uri=uri).get_model_version_by_alias(model, alias).tags
-    except MlflowException as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UsageError(f"models:/{model}@{alias}: the registry at {uri} has no such alias ({reason})") from None
-    run_id: str | None = tags.get(RUN_TAG)
-    if run_id is None:
-        raise UsageError(f"models:/{model}@{alias}: was not registered by this project; serve it by its address")
-    run = Run.open(storage, run_id)
-    if hashlib.sha256(storage.read(run.path("model", MANIFEST))).hexdigest() != tags.get(_SHA256_TAG):
-        raise IntegrityError(f"models:/{model}@{alias}: {run.address('model')} was changed since it was registered")
-    return run_id
+    registry = Registry(RegistrySettings(model=match["model"]), tree.tracking, Storage(tree.storage.root))
+    return registry.verified_run(registry.version(match["alias"])).id
 
 
 def _short(address: str) -> str:

@@ -5,12 +5,13 @@ import json
 import shutil
 
 import pytest
-from mlflow import MlflowClient
 
 from jobs import models as base_models
 from jobs import settings
 from jobs.errors import IntegrityError, UsageError
 from jobs.manifest import MANIFEST, write_manifest
+from jobs.registry.settings import RegistrySettings
+from jobs.registry.versions import CHAMPION, Lineage, Registry, model_sha256
 from jobs.runs import Run
 from jobs.serving import source
 from jobs.storage import Storage
@@ -49,15 +50,12 @@ def test_a_whole_model_is_served_without_adapters(tree, models):
 
 
 def test_a_registry_alias_is_the_run_that_was_registered_unless_it_was_changed_since(tree, run):
-    uri = f"sqlite:///{run.storage.local_path('mlflow.db')}"
-    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-    client.create_registered_model("haetsal")
-    sha256 = hashlib.sha256(run.storage.read(run.path("model", MANIFEST))).hexdigest()
-    tags = {"haetsal.run": run.id, "haetsal.model_sha256": sha256}
-    version = client.create_model_version("haetsal", f"haetsal:runs/{run.id}/model", tags=tags)
-    client.set_registered_model_alias("haetsal", "champion", version.version)
+    registry = Registry(RegistrySettings(), tree.tracking, run.storage)
+    sha256 = model_sha256(run)
+    version = registry.register(Lineage(run.id, sha256, "b" * 64, "d" * 64, "c" * 64, "revision", "evaluate-x"))
+    registry.point(CHAMPION, version.number)
     assert source.subject(tree, "models:/haetsal@champion").serving.adapters == {"champion": run.id}
-    with pytest.raises(UsageError, match="no such alias"):
+    with pytest.raises(UsageError, match="no version or alias 'nobody'"):
         source.subject(tree, "models:/haetsal@nobody")
     manifest = run.storage.local_path(run.path("model", MANIFEST))
     manifest.write_bytes(manifest.read_bytes() + b"\n")
