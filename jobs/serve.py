@@ -12,14 +12,9 @@ from __future__ import annotations
 
 import logging
 import signal
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +30,6 @@ from jobs.storage import Storage
 _ENGINE_PORT = 8100
 _PUBLIC_NAME = "haetsal"
 """What the gateway calls the model that `make serve` was asked for, whatever run it comes from."""
-_GATEWAY_START_S = 60.0
 
 
 def main() -> None:
@@ -60,7 +54,10 @@ def serve(tree: Settings) -> None:
     with local.serve_here(_ENGINE_PORT) as engine_url:
         _say("loading and warming up the engine")
         local.deploy(app.build(tree.model_dump(mode="json")))
-        with _gateway(tree, engine_url) as process:
+        with (
+            tempfile.TemporaryDirectory(prefix="haetsal-") as folder,
+            local.gateway(_written(routes(tree, engine_url), Path(folder)), tree.serving.port) as process,
+        ):
             url = f"http://{local.HOST}:{tree.serving.port}"
             _say(f"ready after {time.monotonic() - began:.0f} s: {url} (no API key is asked for: loopback only)")
             _say(_example(url))
@@ -68,20 +65,10 @@ def serve(tree: Settings) -> None:
             raise EnvironmentNotReady(f"the gateway ended with code {process.returncode}; its words are above")
 
 
-@contextmanager
-def _gateway(tree: Settings, engine_url: str) -> Iterator[subprocess.Popen[bytes]]:
-    """The gateway's process, ready, for as long as the context lasts."""
-    with tempfile.TemporaryDirectory(prefix="haetsal-") as folder:
-        file = Path(folder) / "routes.yaml"
-        file.write_text(yaml.safe_dump(routes(tree, engine_url), sort_keys=False), encoding="utf-8")
-        command = [sys.executable, "-m", "jobs.serving.gateway", "--config", str(file), "--host", local.HOST]
-        process = subprocess.Popen([*command, "--port", str(tree.serving.port)])
-        try:
-            _wait_until_ready(process, f"http://{local.HOST}:{tree.serving.port}/readyz")
-            yield process
-        finally:
-            process.terminate()
-            process.wait()
+def _written(tree: dict[str, Any], folder: Path) -> Path:
+    file = folder / "routes.yaml"
+    file.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+    return file
 
 
 def routes(tree: Settings, engine_url: str) -> dict[str, Any]:
@@ -104,18 +91,6 @@ def routes(tree: Settings, engine_url: str) -> dict[str, Any]:
         "models": models,
         "feedback": {"address": Storage(tree.storage.root).address("feedback")},
     }
-
-
-def _wait_until_ready(process: subprocess.Popen[bytes], url: str) -> None:
-    deadline = time.monotonic() + _GATEWAY_START_S
-    while time.monotonic() < deadline:
-        with suppress(urllib.error.URLError, ConnectionError):
-            urllib.request.urlopen(url, timeout=1).close()
-            return
-        with suppress(subprocess.TimeoutExpired):
-            code = process.wait(0.1)
-            raise EnvironmentNotReady(f"the gateway ended with code {code} before it was ready; its words are above")
-    raise EnvironmentNotReady(f"the gateway was not ready within {_GATEWAY_START_S:.0f} s")
 
 
 def _example(url: str) -> str:

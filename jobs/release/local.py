@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import random
-import socket
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Protocol
 
-import urllib3
-
-from jobs.errors import EnvironmentNotReady
 from jobs.registry.versions import CHALLENGER, CHAMPION
 from jobs.release import gateway
 from jobs.release.ab import Observation
-from jobs.release.subjobs import start
 from jobs.release.users import Users, questions
 from jobs.runs import Run
-from jobs.serving import source
+from jobs.serving import local, source
 from jobs.serving.gateway.config import Backend, Config, Model, Retries, Variant
 from jobs.settings import Settings
 
@@ -31,9 +25,6 @@ _ENGINE_PORT = 8200
 """Asked for; another one if it is taken."""
 _RELOAD_S = 2.0
 """The gateway looks at its file every second; after this long a change is in force."""
-_START_S = 60.0
-_PROBE_S = 0.1
-_WORDS = 300
 
 
 class Engines(Protocol):
@@ -53,7 +44,7 @@ class RayEngines:
     def up(self, models: Mapping[str, Run]) -> Iterator[Mapping[str, Backend]]:
         """See Engines. Raises UsageError for whole models and IntegrityError for adapters of different bases."""
         from jobs import serve  # with Ray Serve, which a pipeline without a test need not load
-        from jobs.serving import app, local
+        from jobs.serving import app
 
         adapters = {name: run.id for name, run in models.items()}
         serving = self.tree.serving.model_copy(update={"adapters": adapters})
@@ -122,39 +113,10 @@ class LocalServing:
             gateway.write(file, alone)
             trial = LocalTrial(file, backends[CHALLENGER])
             trial.share(0.0)
-            with _gateway(file) as address:
-                trial.users = Users(address, _MODEL, asked, trial.draw, ab.simulated_users, ab.answer_tokens)
+            port = local.free_port()
+            with local.gateway(file, port):
+                trial.users = Users(
+                    f"http://{local.HOST}:{port}", _MODEL, asked, trial.draw, ab.simulated_users, ab.answer_tokens
+                )
                 with trial.users:
                     yield trial
-
-
-@contextmanager
-def _gateway(file: Path) -> Iterator[str]:
-    """A gateway process; its address once it takes requests."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    arguments = ["--config", str(file), "--host", "127.0.0.1", "--port", str(port)]
-    with file.with_suffix(".log").open("w+b") as log:
-        process = start("serving.gateway", arguments, {}, stderr=log)
-        try:
-            _wait_until_ready(process, address := f"http://127.0.0.1:{port}", log)
-            yield address
-        finally:
-            process.terminate()
-            process.wait()
-
-
-def _wait_until_ready(process: subprocess.Popen[bytes], address: str, log: IO[bytes]) -> None:
-    deadline_s = time.monotonic() + _START_S
-    while time.monotonic() < deadline_s:
-        if process.poll() is not None:
-            log.seek(0)
-            said = log.read().decode(errors="replace").strip()[-_WORDS:]
-            raise EnvironmentNotReady(f"the gateway ended at its start: {said}")
-        try:
-            if urllib3.request("GET", f"{address}/readyz", retries=False, timeout=1.0).status == 200:
-                return
-        except urllib3.exceptions.HTTPError:
-            pass  # it does not listen yet
-        time.sleep(_PROBE_S)  # nothing tells when another process listens
-    raise EnvironmentNotReady(f"the gateway at {address} was not ready within {_START_S:g} s")

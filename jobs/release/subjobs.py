@@ -6,16 +6,14 @@ cut off anywhere and called again.
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import IO, Protocol
+from typing import Protocol
 
 from jobs import settings
+from jobs.child import start
 from jobs.errors import HaetsalError, Interrupted
 from jobs.runs import Run, job_of, last_end
 from jobs.settings import Settings
@@ -49,16 +47,6 @@ class Processes:
         with _passing_on(process):
             exit_code = process.wait()
         return ended(Run(Storage(tree.storage.root), run_id), exit_code)
-
-
-def start(
-    module: str, arguments: Sequence[str], environ: Mapping[str, str], stderr: IO[bytes] | None = None
-) -> subprocess.Popen[bytes]:
-    """`jobs.<module>` in a process that dies with this one, however that ends."""
-    code = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join(filter(None, (code, os.environ.get("PYTHONPATH"))))
-    command = [sys.executable, "-m", "jobs.release.child", str(os.getpid()), module, *arguments]
-    return subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path} | dict(environ), stderr=stderr)
 
 
 def ended(run: Run, exit_code: int) -> Run:

@@ -1,13 +1,19 @@
-"""Ray Serve on this machine: started with the project's options, on loopback, and ended cleanly."""
+"""Ray Serve and a gateway on this machine: started with the project's options, on loopback, and ended cleanly."""
 
 from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jobs import child
 from jobs.errors import EnvironmentNotReady
 
 if TYPE_CHECKING:
@@ -17,6 +23,7 @@ HOST = "127.0.0.1"
 _APP = "chat"
 _DRAIN_S = 2.0
 """How long a replica that has to go stays reachable. Serve's 30 s are for load balancers on other nodes."""
+_GATEWAY_START_S = 60.0
 
 
 @contextmanager
@@ -31,7 +38,7 @@ def serve_here(preferred_port: int) -> Iterator[str]:
 
     from jobs.ray_session import start_ray
 
-    port = _free_port(preferred_port)
+    port = free_port(preferred_port)
     start_ray()
     try:
         serve.start(http_options={"host": HOST, "port": port})
@@ -57,6 +64,34 @@ def deploy(application: serve.Application) -> None:
         raise EnvironmentNotReady(f"the engine did not start: {_last_words(said) or error}") from None
 
 
+@contextmanager
+def gateway(file: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A gateway's process that follows `file`, ready, for as long as the context lasts.
+
+    Raises EnvironmentNotReady if it does not come up.
+    """
+    arguments = ["--config", str(file), "--host", HOST, "--port", str(port)]
+    process = child.start("serving.gateway", arguments)
+    try:
+        _wait_until_ready(process, f"http://{HOST}:{port}/readyz")
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], url: str) -> None:
+    deadline = time.monotonic() + _GATEWAY_START_S
+    while time.monotonic() < deadline:
+        with suppress(urllib.error.URLError, ConnectionError):
+            urllib.request.urlopen(url, timeout=1).close()
+            return
+        with suppress(subprocess.TimeoutExpired):
+            code = process.wait(0.1)
+            raise EnvironmentNotReady(f"the gateway ended with code {code} before it was ready; its words are above")
+    raise EnvironmentNotReady(f"the gateway was not ready within {_GATEWAY_START_S:.0f} s")
+
+
 def _last_words(messages: list[str]) -> str:
     """The line of an exception at the end of what Serve quotes of a replica's traceback."""
     lines = [line.strip() for message in messages for line in message.splitlines() if line.strip()]
@@ -79,10 +114,10 @@ def _set_environment() -> None:
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(_DRAIN_S),
-    } | {name: str(_free_port(0)) for name in ports}
+    } | {name: str(free_port(0)) for name in ports}
 
 
-def _free_port(preferred: int) -> int:
+def free_port(preferred: int = 0) -> int:
     """`preferred` if it is free, else one that is."""
     for port in (preferred, 0):
         with socket.socket() as probe:
