@@ -23,7 +23,7 @@ from jobs.runs import Run
 from jobs.settings import Settings
 from jobs.storage import Storage
 
-_TRAINS = ("train", "tune")
+_TRAINS = ("train", "tune", "pipeline")
 """Jobs that train on `data.source`, which is read through before it leaves."""
 _SHORT = {
     "input": ("corpus.source", "+"),
@@ -37,7 +37,7 @@ _SHORT = {
 def main() -> None:
     """Command line entry; see the module's docstring."""
     options = cli.parser(__doc__ or "")
-    options.add_argument("job", help="train, tune, evaluate, preprocess: what jobs.<job> does")
+    options.add_argument("job", help="train, tune, evaluate, preprocess, pipeline: what jobs.<job> does")
     profile.add_options(options)
     options.add_argument("--dry-run", action="store_true", help="say what would be sent and asked for, and stop")
     options.add_argument("--resume", metavar="RUN_ID", help="go on with an unfinished run, under its own settings")

@@ -9,7 +9,8 @@ from jobs.cluster.profile import Profile
 from jobs.errors import UsageError
 from jobs.settings import ScalingSettings, Settings
 
-_PREPROCESS, _EVALUATE = "preprocess", "evaluate"
+_PREPROCESS, _TUNE, _PIPELINE = "preprocess", "tune", "pipeline"
+_WORK_IN_THE_DRIVER = ("evaluate", _PIPELINE)
 
 
 def make(job: str, settings: Settings, config_yaml: str, profile: Profile) -> dict[str, Any]:
@@ -23,7 +24,7 @@ def make(job: str, settings: Settings, config_yaml: str, profile: Profile) -> di
         "config": config_yaml,
         "workers": {} if shared else workers,
         # Its own process does the work: on the head it would do without a GPU.
-        "driver": {"cpus": scaling.cpus_per_worker, "gpus": scaling.gpus_per_worker} if job == _EVALUATE else {},
+        "driver": {"cpus": scaling.cpus_per_worker, "gpus": scaling.gpus_per_worker} if job in _WORK_IN_THE_DRIVER else {},
         "sharedCluster": shared or "",
         "serviceAccount": _PREPROCESS if job == _PREPROCESS else "train",
         "retries": 0 if shared else profile.retries,
@@ -41,8 +42,10 @@ def _workers(job: str, settings: Settings) -> dict[str, dict[str, int]]:
         )
     if job == _PREPROCESS:
         return {"preprocessing": {"min": 1, "max": count}}
-    if job == "tune":  # each worker trains a trial
+    if job == _TUNE or (job == _PIPELINE and settings.release.tune):  # each worker trains a trial
         count *= settings.tune.max_concurrent
+    if job == _PIPELINE:  # its driver, which evaluates, holds one worker's share while the others train
+        count += 1
     share = settings.scaling.gpus_per_worker
     pods = math.ceil(count / math.floor(1 / share)) if 0 < share < 1 else count
     return {"training": {"min": pods, "max": pods}}

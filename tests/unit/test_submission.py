@@ -102,6 +102,14 @@ def test_evaluation_works_where_the_gpu_is() -> None:
     assert values.make("train", tree, "x: 1", AT)["driver"] == {}
 
 
+def test_a_pipeline_evaluates_in_its_driver_and_trains_beside_it() -> None:
+    given = "scaling.workers=1 scaling.cpus_per_worker=4 scaling.gpus_per_worker=1 tune.max_concurrent=3"
+    for searches, pods in (("true", 4), ("false", 2)):
+        made = values.make("pipeline", settings.load(None, f"{given} release.tune={searches}"), "x: 1", AT)
+        assert made["driver"] == {"cpus": 4, "gpus": 1}
+        assert made["workers"] == {"training": {"min": pods, "max": pods}}
+
+
 def test_preprocessing_takes_its_own_pods_and_a_shared_cluster_none() -> None:
     tree = settings.load(None, "scaling.workers=4")
     made = values.make("tune", settings.load(None, "scaling.workers=1 tune.max_concurrent=3"), "x: 1", AT)
