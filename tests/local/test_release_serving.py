@@ -118,13 +118,14 @@ def conduct(tree: Settings, engines: Engines, root: Path) -> tuple[dict[str, Any
         found = abtest.conduct(trial, tree.ab, events)
         looks = [event.time_unix_s for event in events.read() if event.kind == abtest.LOOK]
         ended_s = time.monotonic()
-        while time.monotonic() < ended_s + 4:  # users go on: the champion alone must answer them now
-            time.sleep(0.2)
-        assert engines.champion.last_asked_s > ended_s + 2
-        assert engines.challenger.last_asked_s < ended_s + 3  # within the gateway's second or two
+        # Users go on. The gateway needs a second or two to see its file; from then on the champion alone answers them.
+        while engines.champion.last_asked_s - engines.challenger.last_asked_s < 2:
+            assert time.monotonic() < ended_s + ALLOWED_S, "the challenger is still asked"
+            time.sleep(0.1)
     return found, looks[-1] - looks[0] + INTERVAL_S
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("challenger", "metric"),
     [
@@ -143,6 +144,7 @@ def test_a_bad_challenger_is_off_traffic_in_time(
     assert challenger.answered > 0
 
 
+@pytest.mark.long
 def test_a_challenger_as_good_as_the_champion_is_promoted(tree: Settings, tmp_path: Path) -> None:
     found, _ = conduct(tree, Engines(Engine(), Engine()), tmp_path / "root")
     assert found["outcome"] == "promote", found
