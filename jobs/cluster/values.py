@@ -19,12 +19,13 @@ def make(job: str, settings: Settings, config_yaml: str, profile: Profile) -> di
     shared = profile.shared_cluster
     images = {"registry": profile.registry, "tag": profile.tag}
     scaling = settings.scaling
+    driver = {"cpus": scaling.cpus_per_worker, "gpus": scaling.gpus_per_worker}
     return {
         "job": job,
         "config": config_yaml,
         "workers": {} if shared else workers,
         # Its own process does the work: on the head it would do without a GPU.
-        "driver": {"cpus": scaling.cpus_per_worker, "gpus": scaling.gpus_per_worker} if job in _WORK_IN_THE_DRIVER else {},
+        "driver": driver if job in _WORK_IN_THE_DRIVER else {},
         "sharedCluster": shared or "",
         "serviceAccount": _PREPROCESS if job == _PREPROCESS else "train",
         "retries": 0 if shared else profile.retries,

@@ -98,7 +98,10 @@ class Office:
 
     def _is_moved_by_hand(self, entries: Sequence[Entry]) -> bool:
         unfinished = bool(entries) and not self.history.is_applied(entries[-1])
-        return not unfinished and self.registry.aliases().get(CHAMPION) != history.champion(entries)
+        if unfinished or self.registry.aliases().get(CHAMPION) == history.champion(entries):
+            return False
+        # Else somebody has promoted since `entries` were read, and the alias followed.
+        return len(self.history.entries()) == len(entries)
 
     def _settled(self, entries: Sequence[Entry], accepting: str | None) -> Serving:
         """Who serves by the log, with the work of a dead one finished.

@@ -54,6 +54,9 @@ TINY = {
 }
 
 
+pytestmark = pytest.mark.long
+
+
 @dataclass
 class Ended:
     """How a pipeline in a process of its own ended."""

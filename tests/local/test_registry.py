@@ -14,7 +14,7 @@ from commands import Command
 
 from jobs.errors import IntegrityError, RemoteError, UsageError
 from jobs.manifest import write_manifest
-from jobs.registry.history import Conflict, History, before_champion
+from jobs.registry.history import Conflict, Entry, History, before_champion
 from jobs.registry.promotion import Office, Serving
 from jobs.registry.settings import RegistrySettings
 from jobs.registry.versions import CHALLENGER, CHAMPION, Lineage, Registry, Version, model_sha256
@@ -154,6 +154,24 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_says_so(at: Office, ve
     assert len(entries) == 1
     assert entries[0].by == winner
     assert at.registry.aliases() == {CHAMPION: entries[0].to}
+
+
+def test_a_promotion_between_two_looks_is_no_alias_moved_by_hand(
+    at: Office, versions: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, read = at.serving(), History.entries
+
+    def entries(history: History) -> list[Entry]:
+        found = read(history)
+        if not found:
+            monkeypatch.undo()
+            at.promote(versions[0], "other", "")
+        return found
+
+    monkeypatch.setattr(History, "entries", entries)
+    with pytest.raises(Conflict, match="changed at the same time by other"):
+        at.promote(versions[1], "pipeline-1", "passed", expected=seen)
+    assert at.serving() == Serving(versions[0], 1)
 
 
 def test_an_alias_moved_by_hand_is_reported_and_a_person_settles_it(at: Office, versions: list[str]) -> None:
