@@ -79,9 +79,9 @@ def test_the_three_worker_groups(helm):
     assert [g["groupName"] for g in cluster["workerGroupSpecs"]] == ["inference", "preprocessing", "training"]
     assert cluster["enableInTreeAutoscaling"] is True
     assert cluster["autoscalerOptions"]["version"] == "v2"
-    assert cluster["autoscalerOptions"]["upscalingMode"] == "Conservative"
+    assert cluster["autoscalerOptions"]["upscalingMode"] == "Default"
     training = group(cluster, "training")
-    assert (training["minReplicas"], training["maxReplicas"], training["idleTimeoutSeconds"]) == (0, 4, 600)
+    assert (training["minReplicas"], training["maxReplicas"], training["idleTimeoutSeconds"]) == (0, 4, 1200)
     assert training["resources"] == {"training": "1"}
     assert ray(training)["resources"]["limits"] == {"cpu": "7", "memory": "28Gi", "nvidia.com/gpu": 1}
     spec = training["template"]["spec"]

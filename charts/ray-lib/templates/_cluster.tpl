@@ -21,8 +21,7 @@ enableInTreeAutoscaling: {{ .autoscaling }}
 {{- if .autoscaling }}
 autoscalerOptions:
   version: v2
-  # Workers are added a few at a time: GPU nodes are dear, and a burst of pending tasks is often over before they come.
-  upscalingMode: Conservative
+  upscalingMode: {{ $ray.autoscaler.upscalingMode }}
   idleTimeoutSeconds: {{ $ray.autoscaler.idleSeconds }}
   imagePullPolicy: IfNotPresent
   securityContext:
