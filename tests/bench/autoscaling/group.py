@@ -316,7 +316,7 @@ class Group:
     def _boot(self) -> None:
         pool = self._pool
         node = self._new_node()
-        boot_s = self._rng.lognormal(math.log(pool.boot_s), pool.boot_sigma)
+        boot_s = pool.boot_s * self._rng.lognormal(0.0, pool.boot_sigma)
         self._at(self.now_s + boot_s + pool.pod_s, partial(self._ready, node))
 
     def _ready(self, node: Node) -> None:

@@ -3,8 +3,8 @@
 What decides is Ray's own code: `Autoscaler`, `Reconciler`, `InstanceManager` and `ResourceDemandScheduler` of
 ray.autoscaler.v2, updated every five seconds as its monitor does. Around it stand a cloud that makes nodes after their
 boot time (Ray's interface `ICloudInstanceProvider`), and a stand-in for GCS that reports nodes, idle times and pending
-placement groups in GCS's own protocol buffers. Time is the stand-in's, so that a day passes in a minute or two and a
-busy machine changes no result. `tests.bench.autoscaling.live` has GCS and raylets be real, for a shorter time.
+placement groups in GCS's own protocol buffers. Time is the stand-in's: hours pass in a minute, and a busy machine changes
+no result. With Ray's own fake nodes each is a raylet with its agents, which takes half a minute to start on two cores.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class FakeCluster(ICloudInstanceProvider):
     def launch(self, shape: dict[str, int], request_id: str) -> None:
         for _ in range(shape[WORKER]):
             self._made += 1
-            boot_s = self._rng.lognormal(math.log(self._pool.boot_s), self._pool.boot_sigma)
+            boot_s = self._pool.boot_s * self._rng.lognormal(0.0, self._pool.boot_sigma)
             node = FakeNode(self._made, self.now_s, self.now_s + boot_s, request_id)
             self._nodes[node.name] = node
 
