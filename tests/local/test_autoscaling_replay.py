@@ -26,9 +26,9 @@ def test_a_gang_over_the_maximum_keeps_no_idle_worker():
     [("training", Scaling(1, 8, 300, speed=1)), ("preprocessing", Scaling(0, 20, 60, speed=1000))],
 )
 def test_node_hours_are_those_of_rays_own_autoscaler(group, scaling):
-    part = slice_of(jobs(4), group, start_h=13, hours=1.5)
+    part = slice_of(jobs(3), group, start_h=15, hours=1)
     nodes = replace(pool(group), boot_sigma=0.0, **FAKE_NODES)
-    until_s = 1.5 * HOUR_S
+    until_s = HOUR_S
     real = replay(part, scaling, nodes, until_s, np.random.default_rng(1))
     model = Group(scaling, nodes, np.random.default_rng(1))
     model.submit(part)

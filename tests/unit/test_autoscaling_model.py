@@ -96,7 +96,9 @@ def test_an_interruption_costs_the_work_since_the_checkpoint_and_a_start():
 @pytest.mark.parametrize("seed", range(8))
 def test_time_is_conserved_whatever_happens(seed):
     rng = np.random.default_rng(seed)
-    scaling = Scaling(int(rng.integers(0, 3)), int(rng.integers(8, 40)), rng.choice([0.0, 60.0, 900.0]), rng.choice([1, 9]))
+    scaling = Scaling(
+        int(rng.integers(0, 3)), int(rng.integers(8, 40)), rng.choice([0.0, 60.0, 900.0]), rng.choice([1, 9])
+    )
     pool = Pool(boot_s=rng.uniform(10, 600), unneeded_s=rng.choice([0.0, 600.0]), interruptions_per_hour=0.3)
     work = slice_of(jobs(seed), "training", 8, 48)
 

@@ -30,9 +30,9 @@ class Week:
     wasted_hours: float
     interruptions: int
 
-    def p95(self, *groups: str) -> float:
-        """95th percentile of the waits of these groups' jobs, seconds; of all jobs without a name."""
-        return percentile([wait for group in groups or JOB_GROUPS for wait in self.waits_s[group]], 95)
+    def wait_s(self, percent: float, *groups: str) -> float:
+        """Percentile of the waits of these groups' jobs, seconds; of all jobs without a name."""
+        return percentile([wait for group in groups or JOB_GROUPS for wait in self.waits_s[group]], percent)
 
 
 def percentile(values: Iterable[float], percent: float) -> float:

@@ -59,6 +59,9 @@ class Pool:
     """Spot: expected interruptions per node and hour."""
 
 
+STATES = ("boot", "idle", "busy", "drain", "warm")
+"""Of a node; `warm`: it is up, and holds no worker."""
+
 FAKE_NODES = {"pod_s": 0.0, "scan_s": 0.0, "unneeded_s": 0.0}
 """Pool settings where a worker and its node are one, as with Ray's fake nodes."""
 
@@ -73,7 +76,7 @@ class Recovery:
 
 @dataclass(eq=False)
 class Node:
-    """A node. It entered `state` at `since_s`; of the time that it is paid for, one bucket of `Usage` gets each second."""
+    """A node. It entered `state` at `since_s`; each second that it is paid for goes to one state of `Usage.node_s`."""
 
     number: int
     since_s: float
@@ -98,7 +101,7 @@ class Run:
 class Usage:
     """What a simulation measured: node time by state, and the wait of every start, restarts included; seconds."""
 
-    node_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("boot", "idle", "busy", "drain", "warm"), 0.0))
+    node_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STATES, 0.0))
     waits_s: list[float] = field(default_factory=list)
     finished: int = 0
     interruptions: int = 0
@@ -201,9 +204,7 @@ class Group:
 
     def _start_jobs(self) -> None:
         """Oldest first, but a job that fits goes before one that does not, as Ray's placement groups do."""
-        while self._idle and (
-            fits := [q for size, q in self._waiting.items() if q and size <= len(self._idle)]
-        ):
+        while self._idle and (fits := [q for size, q in self._waiting.items() if q and size <= len(self._idle)]):
             run = min(fits, key=lambda queue: queue[0].number).popleft()
             self.usage.waits_s.append(self.now_s - run.waiting_since_s)
             run.started_s = self.now_s

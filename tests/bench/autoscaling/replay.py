@@ -3,8 +3,8 @@
 What decides is Ray's own code: `Autoscaler`, `Reconciler`, `InstanceManager` and `ResourceDemandScheduler` of
 ray.autoscaler.v2, updated every five seconds as its monitor does. Around it stand a cloud that makes nodes after their
 boot time (Ray's interface `ICloudInstanceProvider`), and a stand-in for GCS that reports nodes, idle times and pending
-placement groups in GCS's own protocol buffers. Time is the stand-in's: hours pass in a minute, and a busy machine changes
-no result. With Ray's own fake nodes each is a raylet with its agents, which takes half a minute to start on two cores.
+placement groups in GCS's own protocol buffers. Time is the stand-in's: hours pass in a minute, and a busy machine
+changes no result. Ray's own fake nodes are raylets with agents, of which one takes half a minute to start on two cores.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Serving over a week: requests in steps of a second, Ray Serve's replicas, and the worker group that they run on.
 
 Ray Serve 2.60 (serve/autoscaling_policy.py, which a test compares with): `ceil(ongoing / target)` replicas, averaged
-over `look_back_s`, once more is wanted for `upscale_delay_s` or less for `downscale_delay_s`. A replica is an actor that
-fills a worker; it answers once its model is loaded, and one that goes keeps its worker while it drains.
+over `look_back_s`, once more is wanted for `upscale_delay_s` or less for `downscale_delay_s`. A replica is an actor
+that fills a worker; it answers once its model is loaded, and one that goes keeps its worker while it drains.
 
 Requests are counted, not followed: of those that are worked on, each ends within a second with probability
 `1 - exp(-1 / answer_s)`. What neither a replica nor the queue has room for is lost, as Serve answers 503.

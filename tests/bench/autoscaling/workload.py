@@ -1,4 +1,4 @@
-"""A seeded working week of a team: training, tuning and preprocessing jobs, and the requests of a day-and-night service.
+"""A seeded working week of a team: training, tuning and preprocessing jobs, and the requests of a chat service.
 
 The shape is that of published traces, of which no row is used; the README beside this file says what is from where.
 The size (jobs a day, requests a second) is that of one team and is scaled by `scale`.
@@ -21,7 +21,9 @@ Rng = np.random.Generator
 # Submissions by hour of the day, relative: little at night, dips at lunch and at dinner (Helios, fig. 2 and its text).
 JOB_HOURS = np.array([2, 1, 1, 1, 1, 1, 2, 4, 10, 18, 20, 18, 9, 17, 20, 20, 18, 14, 8, 10, 11, 9, 6, 4], float)
 # Requests by hour: low before dawn, a plateau in office hours, a second one in the evening (Azure's LLM traces, chat).
-REQUEST_HOURS = np.array([30, 20, 13, 10, 9, 10, 15, 28, 55, 80, 90, 92, 85, 95, 100, 98, 92, 85, 80, 82, 85, 78, 65, 45])
+REQUEST_HOURS = np.array(
+    [30, 20, 13, 10, 9, 10, 15, 28, 55, 80, 90, 92, 85, 95, 100, 98, 92, 85, 80, 82, 85, 78, 65, 45]
+)
 WEEKEND_JOBS = 0.2
 WEEKEND_REQUESTS = 0.6
 
