@@ -154,7 +154,8 @@ def test_steady_requests_take_the_replicas_that_little_says():
     serve = replace(SERVE, min_replicas=3, max_queued=100)
     served = serve_week(arrivals, serve, Model(), Scaling(3, 8, 60), Pool(60), np.random.default_rng(1))
     assert served.requests == arrivals.sum() and served.lost == 0
-    assert served.usage.node_s["busy"] / 7200 == pytest.approx(4.7, abs=0.7)
+    # And a few more: replicas follow the peaks of chance, and drain for a minute.
+    assert 4 <= served.usage.node_s["busy"] / 7200 < 7
 
 
 def test_a_flood_is_answered_503_and_counted():

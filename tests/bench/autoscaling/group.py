@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
 
 import numpy as np
 
@@ -131,7 +130,7 @@ class Group:
         self._update_s = math.inf
         self._waiting: dict[int, deque[Run]] = {}
         self._alive: dict[int, Node] = {}
-        self._idle: dict[int, Node] = {}  # in the order in which they became idle
+        self._idle: OrderedDict[int, Node] = OrderedDict()  # in the order in which they became idle
         self._warm: dict[int, Node] = {}  # likewise
         self._queued = self._starting = self._busy = 0
         for _ in range(scaling.minimum):
@@ -209,7 +208,7 @@ class Group:
             self.usage.waits_s.append(self.now_s - run.waiting_since_s)
             run.started_s = self.now_s
             for _ in range(run.job.workers):
-                node = self._idle.pop(next(iter(self._idle)))
+                node = self._idle.popitem(last=False)[1]
                 self._enter(node, "busy")
                 node.run = run
                 run.nodes.append(node)
@@ -331,7 +330,8 @@ class Group:
         scaling = self._scaling
         spare = len(self._idle) + self._busy + self._starting + self._queued - scaling.minimum
         spare = min(spare, len(self._idle) - needed)
-        for node in list(islice(self._idle.values(), max(0, spare))):
+        for _ in range(spare):
+            node = next(iter(self._idle.values()))
             if self.now_s - node.since_s <= scaling.idle_s:
                 wake_s = node.since_s + scaling.idle_s
                 # The update in which the time is over, not the one in which it is just reached.

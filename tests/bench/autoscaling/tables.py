@@ -12,7 +12,7 @@ import numpy as np
 from tests.bench.autoscaling.compare import JOB_GROUPS, WAIT_BAR_S, Week, fair_static, job_week, percentile, week
 from tests.bench.autoscaling.compare import serving_week as served
 from tests.bench.autoscaling.group import FAKE_NODES, Group, Pool, Recovery, Scaling
-from tests.bench.autoscaling.policies import guide, ours, pool, usd_per_hour
+from tests.bench.autoscaling.policies import Policy, guide, ours, pool, usd_per_hour
 from tests.bench.autoscaling.workload import HOUR_S, WEEK_S, Job, jobs
 
 CHOOSING = (1, 2, 3, 4, 5)
@@ -28,10 +28,6 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     for row in rows:
         print("|", " | ".join(str(cell) for cell in row), "|", flush=True)
     print()
-
-
-def _usd(hours: dict[str, float]) -> float:
-    return sum(value * usd_per_hour(group) for group, value in hours.items())
 
 
 def _mean(values: Iterable[float]) -> float:
@@ -102,20 +98,19 @@ def choose() -> bool:
     _table(("group", "mode", "min", "idle s", "node-hours", "USD on demand", "p95 wait", "worst week", ""), rows)
     print("### Ways to scale serving\n")
     policy = ours()
-    scaling, rows = policy.groups["inference"], []
-    for target, queued, least, delay_s in (
-        (8, 32, 1, 300), (8, 128, 1, 300), (8, 128, 2, 300), (8, 128, 2, 600), (6, 32, 2, 300), (6, 128, 1, 300),
-        (6, 128, 2, 300), (6, 128, 2, 120), (10, 128, 2, 300), (10, 256, 2, 300),
-    ):  # fmt: skip
-        serve = replace(policy.serve, target=float(target), max_queued=queued, min_replicas=least,
-                        downscale_delay_s=float(delay_s))  # fmt: skip
-        weeks = [served(seed, serve, replace(scaling, minimum=least), pool("inference")) for seed in CHOOSING[:3]]
-        rows.append((target, queued, least, delay_s, f"{_mean(w.usage.node_hours for w in weeks):.0f}",
-                     sum(w.lost for w in weeks), f"{_mean(w.queued_share for w in weeks):.2%}",
-                     "chosen" if serve == policy.serve else ""))  # fmt: skip
-    heads = ("target", "queue", "min", "downscale delay s", "node-hours", "lost requests", "requests that queued", "")
-    _table(heads, rows)
+    heads = ("target", "queue", "min", "node-hours", "lost requests", "requests that queued", "")
+    ways = ((8, 32, 1), (8, 128, 1), (6, 32, 1), (6, 128, 1), (6, 128, 2), (10, 256, 1))
+    _table(heads, (_serving(policy, *way) for way in ways))
     return True
+
+
+def _serving(policy: Policy, target: int, queued: int, least: int) -> tuple[object, ...]:
+    serve = replace(policy.serve, target=float(target), max_queued=queued, min_replicas=least)
+    scaling = replace(policy.groups["inference"], minimum=least)
+    weeks = [served(seed, serve, scaling, pool("inference")) for seed in CHOOSING[:2]]
+    hours, queued_share = _mean(w.usage.node_hours for w in weeks), _mean(w.queued_share for w in weeks)
+    chosen = "chosen" if serve == policy.serve else ""
+    return (target, queued, least, f"{hours:.0f}", sum(w.lost for w in weeks), f"{queued_share:.2%}", chosen)
 
 
 def validate() -> bool:

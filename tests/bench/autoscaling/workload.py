@@ -18,9 +18,9 @@ WEEK_S = 7 * DAY_S
 
 Rng = np.random.Generator
 
-# Submissions by hour of the day, relative: little at night, dips at lunch and at dinner (Helios, fig. 2 and its text).
+# Submissions by hour of the day, relative: little at night, dips at lunch and at dinner, as at Helios.
 JOB_HOURS = np.array([2, 1, 1, 1, 1, 1, 2, 4, 10, 18, 20, 18, 9, 17, 20, 20, 18, 14, 8, 10, 11, 9, 6, 4], float)
-# Requests by hour: low before dawn, a plateau in office hours, a second one in the evening (Azure's LLM traces, chat).
+# Requests by hour: low before dawn, a plateau in office hours, a lower one in the evening (Azure's LLM traces).
 REQUEST_HOURS = np.array(
     [30, 20, 13, 10, 9, 10, 15, 28, 55, 80, 90, 92, 85, 95, 100, 98, 92, 85, 80, 82, 85, 78, 65, 45]
 )
