@@ -148,6 +148,11 @@ test-long: $(EVERYTHING) ## Run the tests that take half a minute and more each 
 test-boundaries: $(EVERYTHING) ## Kill a pipeline at every one of its boundaries, and resume it each time
 	@$(PY) -m pytest -n 0 -m boundaries tests/local/test_pipeline.py
 
+.PHONY: test-cluster
+test-cluster: $(EVERYTHING) ## Run the suite on a real control plane (ARGS=; KUBECONFIG=<an empty cluster>, else kind or processes)
+	@$(PY) -m tests.cluster.build
+	@$(PY) -m pytest tests/cluster -n 0 $(ARGS)
+
 .PHONY: lint
 lint: $(EVERYTHING) ## Format check, lint and type check
 	@$(VENV)/bin/ruff format --check . && $(VENV)/bin/ruff check . && $(VENV)/bin/mypy

@@ -7,21 +7,20 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import ssl
 import subprocess
 import time
-import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 from kubernetes import client, config
 from kubernetes.client import ApiClient, ApiException
+from processes import Process, free_ports
 
 NAMESPACE = "haetsal"
 ADMIN, NOBODY = "admin-token", "nobody-token"
@@ -41,6 +40,7 @@ class ApiServer:
 
     url: str
     folder: Path
+    processes: dict[str, Process] = field(default_factory=dict)
 
     def kubeconfig(self, token: str = ADMIN, url: str | None = None) -> Path:
         """A kubeconfig whose context is the kind profile's."""
@@ -53,7 +53,7 @@ class ApiServer:
             "clusters": [
                 {"name": name, "cluster": {"server": url or self.url, "certificate-authority": str(authority)}}
             ],
-            "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
+            "contexts": [{"name": name, "context": {"cluster": name, "user": name, "namespace": NAMESPACE}}],
             "users": [{"name": name, "user": {"token": token}}],
         }
         path.write_text(yaml.safe_dump(tree))
@@ -64,37 +64,56 @@ class ApiServer:
         """A client with all rights: what operator, kubelet and scheduler do is done through it."""
         return config.new_client_from_config(str(self.kubeconfig()), "kind-haetsal")
 
+    def wait_ready(self) -> None:
+        """Wait until the server serves; fails with its last words."""
+        unverified = ssl._create_unverified_context()
+        process = self.processes["kube-apiserver"]
+        deadline = time.monotonic() + _STARTS_WITHIN_S
+        while time.monotonic() < deadline:
+            assert process.exit_code is None, process.last_words()
+            try:
+                urllib.request.urlopen(f"{self.url}/readyz", context=unverified, timeout=2)
+                return
+            except OSError:
+                time.sleep(0.1)
+        raise AssertionError(process.last_words())
+
+
+ALONE = (
+    "--disable-admission-plugins=ServiceAccount",  # no controller makes the accounts and their tokens
+    "--watch-cache=false",  # an etcd before 3.4.25 cannot tell a cache how far it is
+)
+"""Options of a server with no controllers beside it."""
+
 
 @contextmanager
-def serve(folder: Path) -> Iterator[ApiServer]:
-    """Start both processes and wait until the server is ready; stop them at the end."""
-    etcd_port, peer_port, port = _free_ports(3)
+def serve(folder: Path, tools: str = _TOOLS, options: Sequence[str] = ALONE) -> Iterator[ApiServer]:
+    """Start both programs, found along the path `tools`, and wait until they serve; kill them at the end."""
+    etcd_port, peer_port, port = free_ports(3)
     (folder / "tokens.csv").write_text(f'{ADMIN},admin,1,"system:masters"\n{NOBODY},nobody,2,\n')
     subprocess.run(["openssl", "genrsa", "-out", str(folder / "sa.key"), "2048"], check=True, capture_output=True)
     etcd = [
-        _tool("etcd"), "--data-dir", str(folder / "etcd"), "--unsafe-no-fsync",
+        _tool("etcd", tools), "--data-dir", str(folder / "etcd"), "--unsafe-no-fsync",
         "--listen-client-urls", f"http://127.0.0.1:{etcd_port}",
         "--advertise-client-urls", f"http://127.0.0.1:{etcd_port}",
         "--listen-peer-urls", f"http://127.0.0.1:{peer_port}",
     ]  # fmt: skip
     server = [
-        _tool("kube-apiserver"), "--etcd-servers", f"http://127.0.0.1:{etcd_port}",
+        _tool("kube-apiserver", tools), "--etcd-servers", f"http://127.0.0.1:{etcd_port}",
         "--secure-port", str(port), "--bind-address", "127.0.0.1", "--cert-dir", str(folder / "certs"),
         "--token-auth-file", str(folder / "tokens.csv"), "--authorization-mode", "RBAC",
         "--service-account-issuer", "https://kubernetes.default.svc",
         "--service-account-key-file", str(folder / "sa.key"),
         "--service-account-signing-key-file", str(folder / "sa.key"),
-        "--service-cluster-ip-range", "10.96.0.0/24",
-        "--disable-admission-plugins", "ServiceAccount",  # no controller makes the accounts and their tokens
-        "--watch-cache=false",  # an etcd before 3.4.25 cannot tell a cache how far it is
+        "--service-cluster-ip-range", "10.96.0.0/16", *options,
     ]  # fmt: skip
+    running = ApiServer(f"https://127.0.0.1:{port}", folder)
     with ExitStack() as stack:
-        for name, command in (("etcd", etcd), ("apiserver", server)):
-            log = stack.enter_context((folder / f"{name}.log").open("wb"))
-            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-            stack.callback(_end, process)
-        running = ApiServer(f"https://127.0.0.1:{port}", folder)
-        _wait_ready(running.url, process, folder / "apiserver.log")
+        for name, command in (("etcd", etcd), ("kube-apiserver", server)):
+            process = running.processes[name] = Process(command, folder / f"{name}.log")
+            stack.callback(process.kill)
+            process.start()
+        running.wait_ready()
         yield running
 
 
@@ -139,31 +158,7 @@ def _definition(kind: str) -> dict[str, Any]:
     }
 
 
-def _tool(name: str) -> str:
-    found = shutil.which(name, path=_TOOLS)
+def _tool(name: str, tools: str) -> str:
+    found = shutil.which(name, path=tools)
     assert found
     return found
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [made.getsockname()[1] for made in sockets]
-
-
-def _wait_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    unverified = ssl._create_unverified_context()
-    deadline = time.monotonic() + _STARTS_WITHIN_S
-    while time.monotonic() < deadline:
-        assert process.poll() is None, log.read_text(errors="replace")[-2000:]
-        try:
-            urllib.request.urlopen(f"{url}/readyz", context=unverified, timeout=2)
-            return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.1)
-    raise AssertionError(log.read_text(errors="replace")[-2000:])
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.kill()  # told to end in order, the server waits for its watches
-    process.wait()

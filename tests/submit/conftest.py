@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import api_server
@@ -15,7 +17,8 @@ from cluster_side import Kubelet, Operator, kubelet
 from kubernetes.client import ApiClient
 from moto.server import ThreadedMotoServer
 
-from jobs.cluster import profile
+from jobs import cli
+from jobs.cluster import attach, profile
 from jobs.cluster.helm import CHART, Helm
 from jobs.errors import EnvironmentNotReady
 
@@ -101,3 +104,46 @@ def helm(place: str) -> Helm:
 def node(api: ApiClient, tmp_path: Path) -> Iterator[Kubelet]:
     with kubelet(api, tmp_path) as served:
         yield served
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
+    """Call a command as `make` does; returns exit code, what it printed, and its one error line."""
+
+    def run(module, *arguments: str) -> tuple[int, str, str]:  # type: ignore[no-untyped-def]
+        monkeypatch.setattr(sys, "argv", ["make", *arguments, "--profile", "kind"])
+        with pytest.raises(SystemExit) as ended:
+            cli.main(module.main)
+        out, err = capfd.readouterr()
+        errors = [line for line in err.splitlines() if line.startswith("error: ")]
+        assert "Traceback" not in err
+        assert len(errors) == (1 if ended.value.code else 0), err
+        return int(ended.value.code or 0), out, errors[0] if errors else ""
+
+    return run
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(f'{{"prompt": "{n} 더하기 1은?", "completion": "{n + 1}"}}\n' for n in range(40)))
+    return path
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Wait until the command has said a line with these words, so that it has come as far."""
+    lines, changed, say = [], threading.Condition(), attach.say
+
+    def listen(text: str) -> None:
+        say(text)
+        with changed:
+            lines.append(text)
+            changed.notify_all()
+
+    def wait(words: str) -> None:
+        with changed:
+            assert changed.wait_for(lambda: any(words in line for line in lines), timeout=30), lines
+
+    monkeypatch.setattr(attach, "say", listen)
+    return wait

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,54 +15,10 @@ from cluster_side import Kubelet, Operator, alongside
 from conftest import change_profile
 from kubernetes.client import ApiException
 
-from jobs import cli, manage, settings, submit
-from jobs.cluster import attach
+from jobs import manage, settings, submit
 from jobs.cluster.helm import Helm
 from jobs.runs import EventLog, Run
 from jobs.storage import Storage
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
-    """Call a command as `make` does; returns exit code, what it printed, and its one error line."""
-
-    def run(module, *arguments: str) -> tuple[int, str, str]:  # type: ignore[no-untyped-def]
-        monkeypatch.setattr(sys, "argv", ["make", *arguments, "--profile", "kind"])
-        with pytest.raises(SystemExit) as ended:
-            cli.main(module.main)
-        out, err = capfd.readouterr()
-        errors = [line for line in err.splitlines() if line.startswith("error: ")]
-        assert "Traceback" not in err
-        assert len(errors) == (1 if ended.value.code else 0), err
-        return int(ended.value.code or 0), out, errors[0] if errors else ""
-
-    return run
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    path = tmp_path / "rows.jsonl"
-    path.write_text("".join(f'{{"prompt": "{n} 더하기 1은?", "completion": "{n + 1}"}}\n' for n in range(40)))
-    return path
-
-
-@pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Wait until the command has said a line with these words, so that it has come as far."""
-    lines, changed, say = [], threading.Condition(), attach.say
-
-    def listen(text: str) -> None:
-        say(text)
-        with changed:
-            lines.append(text)
-            changed.notify_all()
-
-    def wait(words: str) -> None:
-        with changed:
-            assert changed.wait_for(lambda: any(words in line for line in lines), timeout=30), lines
-
-    monkeypatch.setattr(attach, "say", listen)
-    return wait
 
 
 def work(root: str, run_id: str, reach: int, *, finish: bool) -> None:
