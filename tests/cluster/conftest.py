@@ -19,12 +19,19 @@ from jobs.errors import EnvironmentNotReady
 from tests.charts.conftest import helm as charts
 from tests.charts.helm import Helm
 from tests.cluster import clusters, kwok
-from tests.cluster.kube import Kube
+from tests.cluster.kube import Kube, Object
 from tests.cluster.release import Release
 
 __all__ = ["charts"]
 
-VALUES = {"images": {"tag": "1.0.0"}}
+_ON_LEAP_DAYS = {"schedule": "0 0 29 2 *"}
+VALUES: Object = {
+    "images": {"tag": "1.0.0"},
+    "serving": {"enabled": False},
+    "gateway": {"enabled": False},
+    "operations": {"jobs": dict.fromkeys(("backup", "health", "drill", "retention"), _ON_LEAP_DAYS)},
+}
+"""Of the platform beside the tests: what they do not ask for stays off, and no CronJob fires by itself."""
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ Everything is as on a cluster but the nodes: KWOK plays kubelets for nodes that 
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -35,17 +36,19 @@ def run(folder: Path) -> Iterator[ApiServer]:
     with serve(folder, tools, audit.options(folder)) as server, ExitStack() as stack:
         kube = Kube(server.kubeconfig())
         install_crds(kube)
-        for name, command in commands(server, folder, tools).items():
+        probe = f"127.0.0.1:{free_ports(1)[0]}"
+        for name, command in commands(server, folder, tools, probe).items():
             process = server.processes[name] = Process(command, folder / f"{name}.log", environment(folder))
             stack.callback(process.kill)
             process.start()
         announce_operator(kube)
+        server.processes["kuberay-operator"].wait_answers(f"http://{probe}/readyz")
         yield server
 
 
-def commands(server: ApiServer, folder: Path, tools: str) -> dict[str, list[str]]:
-    """Command lines of what stands beside the API server, by name."""
-    kubeconfig, ports = str(server.kubeconfig()), iter(free_ports(5))
+def commands(server: ApiServer, folder: Path, tools: str, probe: str) -> dict[str, list[str]]:
+    """Command lines of what stands beside the API server, by name; the operator is asked at `probe` how it is."""
+    kubeconfig, ports = str(server.kubeconfig()), iter(free_ports(2))
     places = [Path(place) for place in tools.split(os.pathsep)]
     tool = {path.name: str(path) for place in places for path in place.iterdir()}
     return {
@@ -62,19 +65,42 @@ def commands(server: ApiServer, folder: Path, tools: str) -> dict[str, list[str]
             "--secure-port", str(next(ports)), "--bind-address", "127.0.0.1",
             "--kube-api-qps=500", "--kube-api-burst=1000", "--cert-dir", str(folder / "scheduler"),
         ],
-        "kwok": [
-            tool["kwok"], "--kubeconfig", kubeconfig, "--config", str(kwok.STAGES), "--manage-all-nodes=false",
-            "--manage-nodes-with-annotation-selector", f"{kwok.ANNOTATION}=fake",
-            "--server-address", f"127.0.0.1:{next(ports)}", "--node-lease-duration-seconds=6",
-            "--cidr=198.18.0.0/15",
-        ],
+        "kwok": kubelets(server, tools),
         "kuberay-operator": [
             tool["kuberay-operator"], "--kubeconfig", kubeconfig, "--metrics-addr=0",
-            "--health-probe-bind-address", f"127.0.0.1:{next(ports)}", "--enable-leader-election=false",
+            "--health-probe-bind-address", probe, "--enable-leader-election=false",
             "--use-kubernetes-proxy",  # outside the cluster's network, it reaches Ray's heads as kubectl does
             "--reconcile-concurrency=4", "--qps=500", "--burst=1000",
         ],
     }  # fmt: skip
+
+
+def kubelets(
+    server: ApiServer, tools: str, of: str = kwok.FAKE, lease_s: int = 6, pods: str = "198.18.0.0/16"
+) -> list[str]:
+    """Command line of the KWOK that plays the kubelets of all nodes annotated with `of`; their pods get addresses out
+    of `pods`."""
+    (port,) = free_ports(1)
+    program = shutil.which("kwok", path=tools)
+    assert program
+    return [
+        program, "--kubeconfig", str(server.kubeconfig()), "--config", str(kwok.STAGES), "--manage-all-nodes=false",
+        "--manage-nodes-with-annotation-selector", f"{kwok.ANNOTATION}={of}",
+        "--server-address", f"127.0.0.1:{port}", f"--node-lease-duration-seconds={lease_s}", f"--cidr={pods}",
+    ]  # fmt: skip
+
+
+@contextmanager
+def doomed_kubelets(server: ApiServer) -> Iterator[Process]:
+    """A further KWOK, for nodes that are to go away: killed, it is as if they lost power."""
+    tools = build.search_path(build.cache(dict(os.environ)))
+    command = kubelets(server, tools, kwok.DOOMED, pods="198.19.0.0/16")
+    process = Process(command, server.folder / "kwok-doomed.log", environment(server.folder))
+    process.start()
+    try:
+        yield process
+    finally:
+        process.kill()
 
 
 def environment(folder: Path) -> dict[str, str]:

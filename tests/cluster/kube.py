@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,21 @@ def is_true(item: Object, condition: str) -> bool:
 def phase(*wanted: str) -> Callable[[Object], bool]:
     """Whether a RayJob's jobDeploymentStatus is one of these."""
     return lambda item: (item.get("status") or {}).get("jobDeploymentStatus") in wanted
+
+
+def stamp(micro: bool = False) -> str:
+    """Now, as the API server writes times."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ" if micro else "%Y-%m-%dT%H:%M:%SZ")
+
+
+def up(item: Object) -> bool:
+    """Whether the operator calls a RayCluster ready."""
+    return (item.get("status") or {}).get("state") == "ready"
+
+
+def named(namespace: str, plural: str, name: str) -> str:
+    """Path of a list with one object at most, to wait for it."""
+    return path(namespace, plural, selector=f"fieldSelector=metadata.name={name}")
 
 
 def path(namespace: str, plural: str, name: str = "", selector: str = "") -> str:

@@ -10,19 +10,30 @@ from typing import Any
 from tests.cluster.kube import Kube
 
 ANNOTATION = "kwok.x-k8s.io/node"
+FAKE, DOOMED = "fake", "doomed"
+"""Its values: which KWOK a node belongs to."""
 NODES = "/api/v1/nodes"
+ZONE = "topology.kubernetes.io/zone"
 STAGES = Path(__file__).with_name("stages.yaml")
 
 
-def node(name: str, pool: str = "", gpus: int = 0, cpu: str = "64", memory: str = "512Gi") -> dict[str, Any]:
+def node(
+    name: str,
+    pool: str = "",
+    gpus: int = 0,
+    cpu: str = "64",
+    memory: str = "512Gi",
+    zone: str = "zone-a",
+    kubelet: str = FAKE,
+) -> dict[str, Any]:
     """A node of a pool, labelled and tainted as terraform/platform/node_pools.py does it."""
     capacity = {"cpu": cpu, "memory": memory, "ephemeral-storage": "4Ti", "pods": "1000"}
     capacity |= {"nvidia.com/gpu": str(gpus)} if gpus else {}
-    labels = {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "topology.kubernetes.io/zone": "zone-a"}
+    labels = {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", ZONE: zone}
     taints = [{"key": pool, "value": "true", "effect": "NoSchedule"}] if pool.startswith("gpu-") else []
     return {
         "metadata": {"name": name, "labels": labels | ({"node-type": pool} if pool else {}),
-                     "annotations": {ANNOTATION: "fake"}},
+                     "annotations": {ANNOTATION: kubelet}},
         "spec": {"taints": taints},
         "status": {"capacity": capacity, "allocatable": capacity},
     }  # fmt: skip
@@ -48,11 +59,6 @@ def add(kube: Kube, *nodes: dict[str, Any]) -> None:
 def remove(kube: Kube, *names: str) -> None:
     for name in names:
         kube.ask("DELETE", f"{NODES}/{name}")
-
-
-def go_silent(kube: Kube, name: str) -> None:
-    """The node's kubelet says nothing more: KWOK leaves a node alone that does not carry its annotation."""
-    kube.ask("PATCH", f"{NODES}/{name}", {"metadata": {"annotations": {ANNOTATION: None}}}, kube.MERGE)
 
 
 @contextmanager

@@ -17,7 +17,6 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ import yaml
 
 from tests.charts.helm import ROOT
 from tests.cluster import control_plane
-from tests.cluster.kube import Kube, Object, path
+from tests.cluster.kube import Kube, Object, path, stamp
 
 NAME = "processes"
 _NODE = f"/api/v1/nodes/{NAME}"
@@ -67,7 +66,7 @@ class ProcessNode:
 
     def _register(self) -> None:
         capacity = {"cpu": "64", "memory": "512Gi", "ephemeral-storage": "4Ti", "pods": "100"}
-        now = _now()
+        now = stamp()
         ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "",
                  "lastHeartbeatTime": now, "lastTransitionTime": now}  # fmt: skip
         addresses = [{"type": "InternalIP", "address": self._address}]
@@ -79,7 +78,7 @@ class ProcessNode:
         self._kube.answer("DELETE", f"{_LEASES}/{NAME}")
         spec = {"holderIdentity": NAME, "leaseDurationSeconds": 6}
         while not self._stop.is_set():
-            renewed = {"spec": spec | {"renewTime": _now(micro=True)}}
+            renewed = {"spec": spec | {"renewTime": stamp(micro=True)}}
             if self._kube.answer("PATCH", f"{_LEASES}/{NAME}", renewed, Kube.MERGE).status == 404:
                 self._kube.answer("POST", _LEASES, {"metadata": {"name": NAME}} | renewed)
             self._stop.wait(2)
@@ -93,7 +92,8 @@ class ProcessNode:
                 if body["metadata"].get("deletionTimestamp"):
                     if uid in self._running:
                         self._running.pop(uid).end()
-                elif uid not in self._running:
+                elif uid not in self._running and "command" in body["spec"]["containers"][0]:
+                    # Without a command it would run what its image says, and there are no images.
                     pod = self._running[uid] = _Pod(self._kube, body, self._folder, len(self._running))
                     pod.prepare(self._mounts, self._outside, self._address)
                     threading.Thread(target=pod.run, daemon=True).start()
@@ -208,7 +208,7 @@ class _Pod:
         return file
 
     def _report(self, phase: str, container: Object, code: int | None = None) -> None:
-        now = _now()
+        now = stamp()
         up = phase == "Running"
         state = {"running": {"startedAt": now}} if up else {
             "terminated": {"exitCode": code, "reason": "Completed" if code == 0 else "Error",
@@ -224,7 +224,3 @@ class _Pod:
         status = {"phase": phase, "conditions": conditions, "containerStatuses": statuses, "startTime": now}
         status |= {"podIP": self._address, "podIPs": [{"ip": self._address}]}
         self._kube.answer("PATCH", f"{self._path}/status", {"status": status}, Kube.STRATEGIC)
-
-
-def _now(micro: bool = False) -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ" if micro else "%Y-%m-%dT%H:%M:%SZ")

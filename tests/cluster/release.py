@@ -60,11 +60,9 @@ class Release:
         return found
 
     def versions(self) -> dict[str, tuple[str, Any]]:
-        """What changes when somebody changes an object: its uid, and the generation of its spec or all its data."""
-        return {
-            name: (item["metadata"]["uid"], item["metadata"].get("generation") or item.get("data") or item.get("rules"))
-            for name, item in self.objects().items()
-        }
+        """What changes when somebody changes an object: its uid, and the generation of its spec or all its data; of a
+        Deployment all but the number of its pods, which is the autoscaler's to change."""
+        return {name: (item["metadata"]["uid"], _version(item)) for name, item in self.objects().items()}
 
     def remains(self) -> set[str]:
         """Everything in the namespace, of every kind that the cluster knows, and what carries the release's label
@@ -76,3 +74,9 @@ class Release:
             mine = ["-n", self.namespace] if scope == "true" else ["-l", f"app.kubernetes.io/instance={self.name}"]
             found |= set(self.kube.kubectl("get", kinds, "-o", "name", *mine).stdout.split())
         return found
+
+
+def _version(item: Object) -> Any:
+    if item["kind"] == "Deployment":
+        return {key: value for key, value in item["spec"].items() if key != "replicas"}
+    return item["metadata"].get("generation") or item.get("data") or item.get("rules")

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -14,43 +11,27 @@ from platform_under_test import Platform
 from rayapi import Namespace
 
 from tests.charts.helm import Helm, only
-from tests.cluster.kube import Kube, Object, path, phase
+from tests.cluster.dashboard import Dashboard
+from tests.cluster.kube import Kube, named, path, phase, up
+from tests.cluster.release import Release
 
 HOME, ELSEWHERE = "recovery", "recovery-elsewhere"
 
 
-class _Dashboard(BaseHTTPRequestHandler):
-    """What a Ray head with no jobs and no applications answers; KWOK's heads answer nothing."""
-
-    def do_GET(self) -> None:
-        body = json.dumps([] if self.path.startswith("/api/jobs") else {"applications": {}}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@contextmanager
-def dashboard() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Dashboard)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-
-
 @pytest.fixture(scope="module")
-def platform_of_runs(kube: Kube, charts: Helm, s3: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """A shared cluster that is up, a run that goes on, one that has ended, and a ConfigMap, in a namespace."""
+def platform_of_runs(
+    kube: Kube, platform: Release, charts: Helm, s3: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Platform]:
+    """A shared cluster that is up, a run that goes on, one that has ended, and a ConfigMap, in a namespace.
+
+    The priority class of their pods is the platform's.
+    """
     tmp_path = tmp_path_factory.mktemp("recovery")
     for name in (HOME, f"{HOME}-drill", ELSEWHERE):
         Namespace(kube, name)  # type: ignore[arg-type]
     for name in (HOME, ELSEWHERE):
         kube.ask("POST", path(name, "serviceaccounts"), {"metadata": {"name": "train"}})
-    values = {"config": "train: {epochs: 1}\n", "workers": {"training": {"min": 1, "max": 1}}, "priorityClass": ""}
+    values = {"config": "train: {epochs: 1}\n", "workers": {"training": {"min": 1, "max": 1}}}
     job = only(charts.render("ray-job", values, "values-kind.yaml"), "RayJob")
     cluster = {"apiVersion": "ray.io/v1", "kind": "RayCluster", "spec": job["spec"]["rayClusterSpec"]}
     kube.ask(
@@ -62,16 +43,17 @@ def platform_of_runs(kube: Kube, charts: Helm, s3: str, tmp_path_factory: pytest
     for name in ("train-goes-on", "train-ended"):
         kube.ask("POST", path(HOME, "rayjobs"), job | {"metadata": {"name": name, "labels": {"haetsal/run": name}}})
     for name in ("train-goes-on", "train-ended"):
-        kube.wait(_named("rayjobs", name), lambda it: bool((it.get("status") or {}).get("rayClusterName")))
+        kube.wait(named(HOME, "rayjobs", name), lambda it: bool((it.get("status") or {}).get("rayClusterName")))
     done = {"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}
     kube.ask("PATCH", path(HOME, "rayjobs", "train-ended") + "/status", {"status": done}, Kube.MERGE)
-    kube.wait(_named("rayclusters", "shared"), up)
-    with dashboard() as url, pytest.MonkeyPatch.context() as patch:
+    kube.wait(named(HOME, "rayclusters", "shared"), up)
+    dashboard = Dashboard()
+    with dashboard.serving(), pytest.MonkeyPatch.context() as patch:
         patch.setenv("KUBECONFIG", str(kube.kubeconfig(tmp_path / "kubeconfig")))
         settings: dict[str, Any] = {
             "cluster.namespace": HOME,
             "cluster.lease_s": 2,
-            "cluster.dashboard": url,
+            "cluster.dashboard": dashboard.url,
             "drill.namespace": f"{HOME}-drill",
             "store.root": f"s3://haetsal/{tmp_path.name}",
             "restore.health_timeout_s": 60,
@@ -80,14 +62,6 @@ def platform_of_runs(kube: Kube, charts: Helm, s3: str, tmp_path_factory: pytest
         yield Platform(home, scratch, tmp_path / "none", tuple(settings.items()))
     for name in (HOME, f"{HOME}-drill", ELSEWHERE):
         kube.ask("DELETE", f"/api/v1/namespaces/{name}")
-
-
-def _named(plural: str, name: str, namespace: str = HOME) -> str:
-    return path(namespace, plural, selector=f"fieldSelector=metadata.name={name}")
-
-
-def up(cluster: Object) -> bool:
-    return (cluster.get("status") or {}).get("state") == "ready"
 
 
 def delete_everything(kube: Kube) -> None:
@@ -124,7 +98,7 @@ def test_everything_comes_back_once(platform_of_runs: Platform, kube: Kube) -> N
     assert up(kube.ask("GET", path(HOME, "rayclusters", "shared")))
     assert kube.ask("GET", path(HOME, "rayjobs", "train-ended")) is None, "it would run again"
 
-    asleep = kube.wait(_named("rayjobs", "train-goes-on"), phase("Suspended"))
+    asleep = kube.wait(named(HOME, "rayjobs", "train-goes-on"), phase("Suspended"))
     wanted = ran["spec"] | {"suspend": True, "shutdownAfterJobFinishes": True, "ttlSecondsAfterFinished": 3600}
     del wanted["deletionStrategy"]
     assert asleep["spec"] == wanted

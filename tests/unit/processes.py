@@ -5,7 +5,10 @@ from __future__ import annotations
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
+import time
+import urllib.request
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -61,6 +64,18 @@ class Process:
             self._running.kill()
         if self._running:
             self._running.wait()
+
+    def wait_answers(self, url: str, timeout_s: float = 60) -> None:
+        """Wait until it answers a GET with success, whatever its certificate; fails with its last words."""
+        unverified, deadline_s = ssl._create_unverified_context(), time.monotonic() + timeout_s
+        while time.monotonic() < deadline_s:
+            assert self.exit_code is None, self.last_words()
+            try:
+                urllib.request.urlopen(url, context=unverified, timeout=2)
+                return
+            except OSError:
+                time.sleep(0.1)
+        raise AssertionError(self.last_words())
 
     def last_words(self) -> str:
         """End of its log."""
