@@ -73,7 +73,7 @@ class Cluster:
                 f"{self.context}: there is no namespace {self.namespace}; `make apply` makes it"
             ) from None
         try:
-            self.jobs()
+            self._get(self._ray("rayjobs"), limit="1")
         except NotThere:
             raise EnvironmentNotReady(
                 f"{self.context}: has no RayJobs; `make crds` and `make apply` install KubeRay"

@@ -63,6 +63,7 @@ def pod(item: Object, events: Iterable[Object]) -> Pod:
         obstacle=obstacle.sentence if obstacle else "",
         disk=status.get("reason") == "Evicted" and bool(_DISK.search(status.get("message") or "")),
         leaving="deletionTimestamp" in metadata,
+        node=item["spec"].get("nodeName") or "",
     )
 
 

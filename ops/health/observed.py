@@ -43,6 +43,8 @@ class Pod:
     """Whether it was evicted because a disk was full."""
     leaving: bool = False
     """Whether it is being deleted."""
+    node: str = ""
+    """Where it is; empty before it is anywhere."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -97,7 +97,7 @@ def _delete(pod: Pod, observed: Observed) -> Repair:
     row = observed.cluster(pod.cluster)
     forbidden = ""
     if row is not None:
-        forbidden = nobody_makes_it(observed)
+        forbidden = nobody_makes_it(observed) or cannot_go([pod], observed)
         if pod.role == "head" or pod.phase == "Running":
             forbidden = forbidden or work_lost(row, observed)
     return Repair(Step.DELETE_POD, "Pod", pod.name, pod.uid, forbidden=forbidden)
@@ -112,7 +112,8 @@ def _recreates(finding: Finding, observed: Observed, settings: HealthSettings) -
     row = _cluster(finding, observed)
     if row is not None:
         owned = bool(row.owner)
-        forbidden = nobody_makes_it(observed) or work_lost(row, observed)
+        pods = [pod for pod in observed.pods if pod.cluster == row.name]
+        forbidden = nobody_makes_it(observed) or cannot_go(pods, observed) or work_lost(row, observed)
         forbidden = forbidden or ("" if owned else no_backup(observed, settings))
         yield Repair(Step.RECREATE, "RayCluster", row.name, row.uid, restores=not owned, forbidden=forbidden)
 
@@ -122,6 +123,15 @@ def nobody_makes_it(observed: Observed) -> str:
     if observed.operator is None:
         return "the operator cannot be seen, and nobody else makes it again"
     return "the operator is down, and nobody else makes it again" if observed.operator.problem else ""
+
+
+def cannot_go(pods: Iterable[Pod], observed: Observed) -> str:
+    """Whether a pod is on a node that does not report: told to go, it stays until the node is back or gone, and KubeRay
+    makes no other before that. Nor need anything be wrong with it: after an outage of the API server no node has
+    reported for a while."""
+    silent = {node.name for node in observed.nodes if not node.ready}
+    where = next((pod.node for pod in pods if pod.node in silent), "")
+    return f"node {where} does not report; its pods cannot go before it is back or gone" if where else ""
 
 
 def work_lost(row: RayCluster, observed: Observed) -> str:

@@ -1,25 +1,17 @@
 """Helm and the charts, rendered once for all tests."""
 
-import shutil
 from pathlib import Path
 
 import pytest
 
 from terraform.versions import Versions, load_versions
 from tests.charts.cases import CASES
-from tests.charts.helm import CHARTS, Helm, find_helm
+from tests.charts.helm import CHARTS, Helm
 
 
 @pytest.fixture(scope="session")
 def helm(tmp_path_factory) -> Helm:
-    # A copy: a dependency built in the checkout could be older than the library beside it.
-    copy = tmp_path_factory.mktemp("helm") / "charts"
-    shutil.copytree(CHARTS, copy, ignore=shutil.ignore_patterns("charts", "Chart.lock"))
-    tool = Helm(find_helm(), copy)
-    for chart in ("haetsal", "ray-job"):
-        done = tool.run("dependency", "update", "--skip-refresh", str(copy / chart))
-        assert done.returncode == 0, done.stderr
-    return tool
+    return Helm.copied(tmp_path_factory.mktemp("helm") / "charts")
 
 
 @pytest.fixture(scope="session")

@@ -40,6 +40,16 @@ class Helm:
     seconds: list[float] = field(default_factory=list)
     _seen: dict[str, list[Object]] = field(default_factory=dict)
 
+    @classmethod
+    def copied(cls, folder: Path) -> "Helm":
+        """Over a copy in `folder`: a dependency built in the checkout could be older than the library beside it."""
+        shutil.copytree(CHARTS, folder, ignore=shutil.ignore_patterns("charts", "Chart.lock"))
+        made = cls(find_helm(), folder)
+        for chart in ("haetsal", "ray-job"):
+            done = made.run("dependency", "update", "--skip-refresh", str(folder / chart))
+            assert done.returncode == 0, done.stderr
+        return made
+
     def render(self, chart: str, values: dict | None = None, *files: str, release: str | None = None) -> list[Object]:
         """Objects of a chart; `files` are values files in its folder. Raises Refused."""
         key = json.dumps([chart, values, files, release])

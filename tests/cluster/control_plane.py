@@ -23,13 +23,18 @@ from tests.cluster.kube import Kube, is_true, path
 
 OPERATOR_NAMESPACE = "ray-system"
 _CONTROLLERS_LOOK_EVERY = "1s"
-_NODE_GRACE = "8s"
-"""A node that has not said anything for so long is not ready: 40 s on a cluster, where networks are slow."""
+_LEASE_S = 6
+"""A kubelet's word that it is there holds for so long: 40 s on a cluster, where networks are slow."""
+_GRACE_S = 2
+"""A node whose word is older than that by so much is not ready."""
 
 
 @contextmanager
-def run(folder: Path) -> Iterator[ApiServer]:
-    """Everything, started in `folder`; what is still to be built is built first. Raises EnvironmentNotReady."""
+def run(folder: Path, lease_s: int = _LEASE_S) -> Iterator[ApiServer]:
+    """Everything, started in `folder`; what is still to be built is built first. Raises EnvironmentNotReady.
+
+    `lease_s`: how long the word of a node's kubelet holds.
+    """
     root = build.cache(dict(os.environ))
     build.build(root)
     tools = build.search_path(root)
@@ -37,7 +42,7 @@ def run(folder: Path) -> Iterator[ApiServer]:
         kube = Kube(server.kubeconfig())
         install_crds(kube)
         probe = f"127.0.0.1:{free_ports(1)[0]}"
-        for name, command in commands(server, folder, tools, probe).items():
+        for name, command in commands(server, folder, tools, probe, lease_s).items():
             process = server.processes[name] = Process(command, folder / f"{name}.log", environment(folder))
             stack.callback(process.kill)
             process.start()
@@ -46,7 +51,7 @@ def run(folder: Path) -> Iterator[ApiServer]:
         yield server
 
 
-def commands(server: ApiServer, folder: Path, tools: str, probe: str) -> dict[str, list[str]]:
+def commands(server: ApiServer, folder: Path, tools: str, probe: str, lease_s: int) -> dict[str, list[str]]:
     """Command lines of what stands beside the API server, by name; the operator is asked at `probe` how it is."""
     kubeconfig, ports = str(server.kubeconfig()), iter(free_ports(2))
     places = [Path(place) for place in tools.split(os.pathsep)]
@@ -58,14 +63,15 @@ def commands(server: ApiServer, folder: Path, tools: str, probe: str) -> dict[st
             "--root-ca-file", str(folder / "certs" / "apiserver.crt"),
             "--secure-port", str(next(ports)), "--bind-address", "127.0.0.1", "--kube-api-qps=500",
             "--kube-api-burst=1000", "--node-monitor-period", _CONTROLLERS_LOOK_EVERY,
-            "--node-monitor-grace-period", _NODE_GRACE, "--concurrent-gc-syncs=4", "--cert-dir", str(folder / "kcm"),
+            "--node-monitor-grace-period", f"{lease_s + _GRACE_S}s",
+            "--concurrent-gc-syncs=4", "--cert-dir", str(folder / "kcm"),
         ],
         "kube-scheduler": [
             tool["kube-scheduler"], "--kubeconfig", kubeconfig, "--leader-elect=false",
             "--secure-port", str(next(ports)), "--bind-address", "127.0.0.1",
             "--kube-api-qps=500", "--kube-api-burst=1000", "--cert-dir", str(folder / "scheduler"),
         ],
-        "kwok": kubelets(server, tools),
+        "kwok": kubelets(server, tools, lease_s=lease_s),
         "kuberay-operator": [
             tool["kuberay-operator"], "--kubeconfig", kubeconfig, "--metrics-addr=0",
             "--health-probe-bind-address", probe, "--enable-leader-election=false",
@@ -76,7 +82,7 @@ def commands(server: ApiServer, folder: Path, tools: str, probe: str) -> dict[st
 
 
 def kubelets(
-    server: ApiServer, tools: str, of: str = kwok.FAKE, lease_s: int = 6, pods: str = "198.18.0.0/16"
+    server: ApiServer, tools: str, of: str = kwok.FAKE, lease_s: int = _LEASE_S, pods: str = "198.18.0.0/16"
 ) -> list[str]:
     """Command line of the KWOK that plays the kubelets of all nodes annotated with `of`; their pods get addresses out
     of `pods`."""

@@ -74,10 +74,10 @@ class Fleet:
         settings = self.settings(**changed)
         return backup(settings, Cluster(settings.cluster), open_objects(settings.store), Sealing())
 
-    def checker(self) -> Checker:
+    def checker(self, **changed: Any) -> Checker:
         """What `make health REPAIR=1` starts, with no memory of earlier repairs."""
         self.kube.ask("DELETE", path(self.namespace, "configmaps", "haetsal-health"))
-        settings = self.settings()
+        settings = self.settings(**changed)
         cluster, objects = Cluster(settings.cluster), open_objects(settings.store)
         gatherer = Gatherer(settings, cluster, objects, Sealing())
         repairer = PlatformRepairer(settings, cluster, objects, Sealing())

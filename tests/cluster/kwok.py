@@ -12,6 +12,8 @@ from tests.cluster.kube import Kube
 ANNOTATION = "kwok.x-k8s.io/node"
 FAKE, DOOMED = "fake", "doomed"
 """Its values: which KWOK a node belongs to."""
+OUT_OF_SERVICE = {"key": "node.kubernetes.io/out-of-service", "value": "nodeshutdown", "effect": "NoExecute"}
+"""Says that a node which is not ready will not come back: its pods are then let go."""
 NODES = "/api/v1/nodes"
 ZONE = "topology.kubernetes.io/zone"
 STAGES = Path(__file__).with_name("stages.yaml")
@@ -59,6 +61,12 @@ def add(kube: Kube, *nodes: dict[str, Any]) -> None:
 def remove(kube: Kube, *names: str) -> None:
     for name in names:
         kube.ask("DELETE", f"{NODES}/{name}")
+
+
+def taint(kube: Kube, name: str, taint: dict[str, str]) -> None:
+    """Add a taint to a node."""
+    found = kube.ask("GET", f"{NODES}/{name}")["spec"].get("taints") or []
+    kube.ask("PATCH", f"{NODES}/{name}", {"spec": {"taints": [*found, taint]}}, Kube.MERGE)
 
 
 @contextmanager

@@ -58,6 +58,11 @@ def rounds(fleet: Fleet) -> Rounds:
     return made
 
 
+def workers() -> str:
+    """Path of the cluster's workers."""
+    return path(NAMESPACE, "pods", selector=f"labelSelector=ray.io/cluster={NAME},ray.io/node-type=worker")
+
+
 def new_head(fleet: Fleet, old: Object) -> Object:
     """The head that came after another."""
     where = path(NAMESPACE, "pods", selector=f"labelSelector=ray.io/cluster={NAME},ray.io/node-type=head")
@@ -132,23 +137,28 @@ def test_deletion_that_hangs_is_gone_on_with(fleet: Fleet, rounds: Rounds) -> No
 
 
 def test_worker_leaves_a_node_that_is_gone(fleet: Fleet, rounds: Rounds, doomed: Process) -> None:
+    """Told to go it would stay, so it is left to whoever knows that the node will not come back."""
     (worker,) = fleet.pods("worker")
-    assert worker["spec"]["nodeName"] == DOOMED["metadata"]["name"]
+    name = DOOMED["metadata"]["name"]
+    assert worker["spec"]["nodeName"] == name
     kwok.add(fleet.kube, SPARE)
     rounds.until_healthy()
     doomed.kill()
     rounds.until_found(Id.NODE_NOT_READY, Id.WORKER_DOWN)
-    rounds.until_done(DELETED)
-    where = path(NAMESPACE, "pods", selector=f"labelSelector=ray.io/cluster={NAME},ray.io/node-type=worker")
-    other = fleet.kube.wait(where, lambda pod: uid(pod) != uid(worker) and is_true(pod, "Ready"))
+    (decision,) = (one for one in rounds.once().decisions if one.finding.id is Id.WORKER_DOWN)
+    assert f"node {name} does not report" in decision.reason
+    kwok.taint(fleet.kube, name, kwok.OUT_OF_SERVICE)  # as the runbook says
+    other = fleet.kube.wait(workers(), lambda pod: uid(pod) != uid(worker) and is_true(pod, "Ready"), timeout_s=120)
     assert other["spec"]["nodeName"] == SPARE["metadata"]["name"]
-    kwok.remove(fleet.kube, DOOMED["metadata"]["name"])  # as the cloud's controller does
+    kwok.remove(fleet.kube, name)  # as the cloud's controller does in the end
     rounds.until_healthy()
-    assert rounds.outcomes == [DELETED]
+    assert rounds.outcomes == []
 
 
-def test_api_server_restarts_in_the_middle_of_a_backup(fleet: Fleet, rounds: Rounds, server: ApiServer) -> None:
-    process, head = server.processes["kube-apiserver"], fleet.head()
+def test_api_server_restarts_in_the_middle_of_a_backup(fleet: Fleet, server: ApiServer) -> None:
+    """Long enough for every node to be called silent, and every pod unready, when it is back."""
+    process, head, made = server.processes["kube-apiserver"], fleet.head(), fleet.kube.items(fleet.one)
+    rounds = Rounds(fleet.checker(recovery__confirm_s=30))  # as it is by default
     with backing_up(fleet) as running:
         process.kill()
         rounds.until_found(Id.SOURCE_UNSEEN)
@@ -158,6 +168,7 @@ def test_api_server_restarts_in_the_middle_of_a_backup(fleet: Fleet, rounds: Rou
     assert running.result().manifest.state is State.COMPLETED
     rounds.until_healthy()
     assert rounds.outcomes == [] and uid(fleet.head()) == uid(head), "what cannot be seen is not repaired"
+    assert uid(fleet.kube.items(fleet.one)[0]) == uid(made[0])
 
 
 def test_etcd_stops_for_a_while(fleet: Fleet, rounds: Rounds, server: ApiServer) -> None:
@@ -172,6 +183,7 @@ def test_etcd_stops_for_a_while(fleet: Fleet, rounds: Rounds, server: ApiServer)
             etcd.thaw()
         assert blind.problems and rounds.outcomes == []
     assert running.result().manifest.state is State.COMPLETED
+    fleet.kube.wait(workers(), lambda pod: is_true(pod, "Ready"))  # its node may have been called silent meanwhile
     rounds.until_done(DELETED)
     new_head(fleet, head)
     rounds.until_healthy()

@@ -94,7 +94,7 @@ def alongside(act: Callable[[], None]) -> Iterator[None]:
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     yield
-    thread.join(60)
+    thread.join(180)
     assert not failures, failures[0]
     assert not thread.is_alive()
 

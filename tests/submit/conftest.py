@@ -143,7 +143,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
     def wait(words: str) -> None:
         with changed:
-            assert changed.wait_for(lambda: any(words in line for line in lines), timeout=30), lines
+            assert changed.wait_for(lambda: any(words in line for line in lines), timeout=120), lines
 
     monkeypatch.setattr(attach, "say", listen)
     return wait

@@ -11,7 +11,7 @@ from healthy import HEALTHY, JOB, NOW, SETTINGS, ago, with_cluster, with_dashboa
 
 from ops.health.checks import check
 from ops.health.finding import Id
-from ops.health.observed import Application, Backup, Dashboard, Observed, Probe
+from ops.health.observed import Application, Backup, Dashboard, Node, Observed, Probe
 from ops.health.settings import RecoverySettings
 from ops.recovery.decide import Case, Decision, about_repairs, decide
 from ops.recovery.history import BEGUN, UNFINISHED, UNKNOWN, Attempt, History, Record, attempted, observe, unfinished
@@ -57,6 +57,15 @@ FORBIDDEN: dict[str, tuple[Observed, str, Callable[[Observed], Observed]]] = {
         lambda it: replace(it, dashboards={"shared": Dashboard(Probe("d"), running_jobs=2)}),
     ),
     "nobody would make it again": (HEAD, "operator is down", lambda it: replace(it, operator=Probe("o", "down"))),
+    "its node does not report": (
+        HEAD,
+        "node gpu-1 does not report",
+        lambda it: replace(
+            it,
+            nodes=(Node("gpu-1", ready=False),),
+            pods=tuple(replace(pod, node="gpu-1") if pod.name == "shared-head" else pod for pod in it.pods),
+        ),
+    ),
     "the operator cannot be seen": (HEAD, "operator cannot be seen", lambda it: replace(it, operator=None)),
 }
 
