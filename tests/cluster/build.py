@@ -131,7 +131,10 @@ def source(environ: dict[str, str]) -> str:
     """Where the tests get a cluster: KUBECONFIG, kind or processes."""
     if environ.get("KUBECONFIG"):
         return "KUBECONFIG"
-    return "kind" if shutil.which("docker") and shutil.which("kind") else "processes"
+    if not (shutil.which("docker") and shutil.which("kind")):
+        return "processes"
+    daemon = subprocess.run(["docker", "info"], capture_output=True, check=False)
+    return "kind" if daemon.returncode == 0 else "processes"
 
 
 if __name__ == "__main__":

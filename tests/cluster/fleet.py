@@ -12,6 +12,7 @@ from ops.backup.run import Result, backup
 from ops.backup.sealing import Sealing
 from ops.health.finding import Id
 from ops.health.gather import Gatherer
+from ops.health.observed import Observed
 from ops.health.rounds import Checker, Report
 from ops.kube import Cluster
 from ops.recovery.act import PlatformRepairer
@@ -82,6 +83,11 @@ class Fleet:
         gatherer = Gatherer(settings, cluster, objects, Sealing())
         repairer = PlatformRepairer(settings, cluster, objects, Sealing())
         return Checker(settings, gatherer.look, ConfigMapStore(cluster, self.namespace), repairer, (), objects)
+
+    def look(self) -> Observed:
+        """One look at everything, which takes as long as the settings say, whatever does not answer."""
+        settings = self.settings()
+        return Gatherer(settings, Cluster(settings.cluster), open_objects(settings.store), Sealing()).look()
 
     def audited(self) -> list[str]:
         """Entries of the audit log so far."""

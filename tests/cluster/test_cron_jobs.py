@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from api_server import NAMESPACE, ApiServer
+from rayapi import plural
 
 from tests.charts.helm import Helm, only
 from tests.cluster import audit, kwok
@@ -37,17 +38,18 @@ def one_of_each(kube: Kube, platform: Release, charts: Helm) -> Iterator[None]:
     job |= {"suspend": True, "shutdownAfterJobFinishes": True}
     service = {"serveConfigV2": "applications: []\n", "rayClusterConfig": job["rayClusterSpec"], "suspend": True}
     cron = {"schedule": "0 0 29 2 *", "suspend": True, "jobTemplate": job}
-    made = {"rayjobs": job, "rayservices": service, "raycronjobs": cron}
+    made = {"RayJob": job, "RayService": service, "RayCronJob": cron}
     shared = path(NAMESPACE, "rayclusters", "haetsal")
     kube.ask("PATCH", shared, {"spec": {"suspend": True}}, Kube.MERGE)
-    for plural, spec in made.items():
-        kube.ask("POST", path(NAMESPACE, plural), {"metadata": {"name": "asleep"}, "spec": spec})
+    for kind, spec in made.items():
+        body = {"apiVersion": "ray.io/v1", "kind": kind, "metadata": {"name": "asleep"}, "spec": spec}
+        kube.ask("POST", path(NAMESPACE, plural(kind)), body)
     kube.wait(
         named(NAMESPACE, "rayclusters", "haetsal"), lambda it: (it.get("status") or {}).get("state") == "suspended"
     )
     yield
-    for plural in made:
-        kube.ask("DELETE", path(NAMESPACE, plural, "asleep"))
+    for kind in made:
+        kube.ask("DELETE", path(NAMESPACE, plural(kind), "asleep"))
     kube.ask("PATCH", shared, {"spec": {"suspend": False}}, Kube.MERGE)
 
 

@@ -156,12 +156,12 @@ def test_worker_leaves_a_node_that_is_gone(fleet: Fleet, rounds: Rounds, doomed:
 
 
 def test_api_server_restarts_in_the_middle_of_a_backup(fleet: Fleet, server: ApiServer) -> None:
-    """Long enough for every node to be called silent, and every pod unready, when it is back."""
+    """When it is back, nodes may be called silent and pods unready for a while, with nothing wrong."""
     process, head, made = server.processes["kube-apiserver"], fleet.head(), fleet.kube.items(fleet.one)
     rounds = Rounds(fleet.checker(recovery__confirm_s=30))  # as it is by default
     with backing_up(fleet) as running:
         process.kill()
-        rounds.until_found(Id.SOURCE_UNSEEN)
+        assert fleet.look().unseen.keys() >= {"pods", "nodes", "RayClusters"}
         assert not running.done()
         process.start()
         server.wait_ready()
@@ -172,16 +172,16 @@ def test_api_server_restarts_in_the_middle_of_a_backup(fleet: Fleet, server: Api
 
 
 def test_etcd_stops_for_a_while(fleet: Fleet, rounds: Rounds, server: ApiServer) -> None:
-    """A head is broken meanwhile: it is repaired, once, when a repair can be written down again."""
+    """Whoever waits for the API server goes on; a head that broke meanwhile is repaired once."""
     etcd, head = server.processes["etcd"], fleet.head()
     with backing_up(fleet) as running:
         fleet.crash(head)
         etcd.freeze()
         try:
-            blind = rounds.once()
+            assert fleet.look().unseen.keys() >= {"pods", "nodes", "RayClusters"}
+            assert not running.done()
         finally:
             etcd.thaw()
-        assert blind.problems and rounds.outcomes == []
     assert running.result().manifest.state is State.COMPLETED
     fleet.kube.wait(workers(), lambda pod: is_true(pod, "Ready"))  # its node may have been called silent meanwhile
     rounds.until_done(DELETED)
