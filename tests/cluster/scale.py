@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +37,7 @@ BARS = {"submission": (20, 650), "listing": (10, 350), "health check": (20, 350)
 """Commands, with the most seconds and MB of memory that each may take at 2,000 runs."""
 _THREADS = 8
 _LONGEST_S = 1800
+_PEAK_EVERY_S = 0.02
 _RUNS = path(NAMESPACE, "rayjobs")
 
 
@@ -163,6 +166,7 @@ def _finished(
     begun = time.monotonic()
     with tempfile.TemporaryFile("w+") as out:
         process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, text=True)
+        peak = _Peak(process.pid)
         seconds = None
         if act:
             act(process)
@@ -173,4 +177,30 @@ def _finished(
         out.seek(0)
         said = out.read()
     assert process.returncode in codes, f"{command}: {process.returncode}\n{said[-2000:]}"
-    return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, said)
+    return Cost(seconds, usage.ru_utime + usage.ru_stime, peak.mb(), said)
+
+
+class _Peak:
+    """Largest resident set of a process. The kernel keeps it until the program ends; what it tells of ended ones
+    (ru_maxrss) begins with the size of whoever started them."""
+
+    def __init__(self, pid: int) -> None:
+        self._kb, self._status = 0, Path(f"/proc/{pid}/status")
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
+
+    def mb(self) -> float:
+        """When the process has ended."""
+        self._thread.join()
+        return self._kb / 1024
+
+    def _follow(self) -> None:
+        while True:
+            try:
+                found = re.search(r"VmHWM:\s+(\d+)", self._status.read_text())
+            except OSError:
+                return
+            if found is None:  # it has ended, and nobody has asked how yet
+                return
+            self._kb = int(found[1])
+            threading.Event().wait(_PEAK_EVERY_S)

@@ -76,12 +76,19 @@ def ended(kube: Kube, node: ProcessNode, selector: str) -> str:
     return said
 
 
+def forget_leases(kube: Kube) -> None:
+    """The next operation begins its Lease, and does not go on with another's."""
+    for name in ("haetsal-backup", "haetsal-health"):
+        kube.ask("DELETE", path(NAMESPACE, "leases", name))
+
+
 def status(kube: Kube) -> dict[str, str]:
     """What the operations published."""
     return dict(kube.ask("GET", path(NAMESPACE, "configmaps", "haetsal-ops-status"))["data"])
 
 
 def test_backup_fires_on_its_schedule(kube: Kube, node: ProcessNode, platform: Release) -> None:
+    forget_leases(kube)
     platform.upgrade(values(schedule="* * * * *"), "values-kind.yaml")
     said = ended(kube, node, "haetsal/operation=backup")
     assert re.match(r"backup-\d{8}\S+ Completed", said), said
@@ -95,8 +102,7 @@ def test_backup_fires_on_its_schedule(kube: Kube, node: ProcessNode, platform: R
 
 @pytest.mark.parametrize("name", ["retention", "drill", "health"])
 def test_operations_do_their_work(kube: Kube, node: ProcessNode, name: str) -> None:
-    for lease in ("haetsal-backup", "haetsal-health"):  # each account can begin one, not only go on with another's
-        kube.ask("DELETE", path(NAMESPACE, "leases", lease))
+    forget_leases(kube)
     key = f"{name}.prom"
     assert key not in status(kube), "nothing of an earlier one"
     job = start(kube, name)

@@ -26,8 +26,8 @@ from jobs.runs import Run
 from jobs.storage import Storage
 from tests.cluster import control_plane, kwok
 from tests.cluster.dashboard import Dashboard
-from tests.cluster.fleet import set_operator_ready
-from tests.cluster.kube import Kube, named, path, phase
+from tests.cluster.fleet import set_operator_ready, set_ready
+from tests.cluster.kube import Kube, named, path, phase, stamp
 from tests.cluster.process_node import ProcessNode
 from tests.submit.conftest import _moto, call, change_profile, data, helm, place, profiles, said
 
@@ -54,6 +54,19 @@ class Ray(Dashboard):
         status = {"status": {"podIP": address, "podIPs": [{"ip": address}]}}
         where = path(NAMESPACE, "pods", head["metadata"]["name"]) + "/status"
         self._kube.ask("PATCH", where, status, Kube.MERGE)
+        self.state, self.message = "RUNNING", ""
+
+    def end(self, run_id: str, state: str, message: str) -> None:
+        """The job ends, and with it the submitter, which shows its log: the operator waits for both."""
+        self.state, self.message = state, message
+        where = path(NAMESPACE, "pods", selector=f"labelSelector=job-name={run_id}")
+        pod = self._kube.wait(where, lambda it: (it.get("status") or {}).get("phase") == "Running")
+        over = {"exitCode": 0, "reason": "Completed", "startedAt": stamp(), "finishedAt": stamp()}
+        containers = [
+            it | {"ready": False, "started": False, "state": {"terminated": over}}
+            for it in pod["status"]["containerStatuses"]
+        ]
+        set_ready(self._kube, pod, False, phase="Succeeded", containerStatuses=containers)
 
 
 @pytest.fixture
@@ -126,12 +139,13 @@ def test_stop_resume_retry_and_failure(
         first = ray.cluster
         if server.processes:
             server.restart()  # the command that waits finds its way back
-        ray.message = "Job entrypoint command failed with exit code 5, last available logs:\n"
-        ray.state = "FAILED"
+        failure = "Job entrypoint command failed with exit code 5, last available logs:\n"
+        ray.end(run_id, "FAILED", failure)
         kube.wait(_one(run_id), lambda it: it["status"].get("rayClusterName", first) not in ("", first))
-        said("attempt 1 failed")
         ray.answer_for(run_id)
         assert ray.cluster != first, "a retry is a new Ray cluster"
+        kube.wait(_one(run_id), phase("Running"))
+        ray.end(run_id, "FAILED", failure)
 
     with alongside(until_it_fails_twice):
         code, out, error = call(manage, "resume", "--run", run_id)

@@ -10,11 +10,15 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
 # The kernel ends the program when we are gone, killed ones included.
 _TIED = [tool, "--pdeathsig", "KILL", "--"] if (tool := shutil.which("setpriv")) else []
+
+_PARENT = ThreadPoolExecutor(1)
+"""Starts all programs: for the kernel, they are gone with us when the thread that started them is."""
 
 
 class Process:
@@ -27,9 +31,9 @@ class Process:
     def start(self) -> None:
         """Start it; what an earlier start wrote to the log stays."""
         with self.log.open("ab") as log:
-            self._running = subprocess.Popen(
-                [*_TIED, *self.command], stdout=log, stderr=subprocess.STDOUT, env=self.env
-            )
+            self._running = _PARENT.submit(
+                subprocess.Popen, [*_TIED, *self.command], stdout=log, stderr=subprocess.STDOUT, env=self.env
+            ).result()
 
     @property
     def pid(self) -> int:
