@@ -190,7 +190,7 @@ PENDING = {
         as_it_is,
         {"values": None},
         "scaling.gpus_per_worker=1 scaling.workers=9",
-        "no node has enough nvidia.com/gpu for",
+        "no node has 1 free GPU for",
     ),
     "no room": (as_it_is, {}, "scaling.cpus_per_worker=200", "no node has enough cpu for"),
     "quota": (small_quota, {}, "", "the quota small is used up"),
