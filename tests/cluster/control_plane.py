@@ -23,9 +23,9 @@ from tests.cluster.kube import Kube, is_true, path
 
 OPERATOR_NAMESPACE = "ray-system"
 _CONTROLLERS_LOOK_EVERY = "1s"
-_LEASE_S = 6
+_LEASE_S = 15
 """A kubelet's word that it is there holds for so long: 40 s on a cluster, where networks are slow."""
-_GRACE_S = 2
+_GRACE_S = 5
 """A node whose word is older than that by so much is not ready."""
 
 

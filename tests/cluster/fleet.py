@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 from ops.backup.objects import open_objects
@@ -42,7 +43,8 @@ class Fleet:
         kube.ask("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}})
         kube.ask("POST", path(namespace, "serviceaccounts"), {"metadata": {"name": "train"}})
         values = {"config": "train: {epochs: 1}\n", "workers": {"training": {"min": 1, "max": 1}}}
-        spec = only(charts.render("ray-job", values, "values-kind.yaml"), "RayJob")["spec"]["rayClusterSpec"]
+        job = only(charts.render("ray-job", values, "values-kind.yaml"), "RayJob")
+        spec = deepcopy(job["spec"]["rayClusterSpec"])  # the rendered one is everybody's
         spec["enableInTreeAutoscaling"] = False  # KWOK's heads would never answer the autoscaler's questions
         spec["workerGroupSpecs"][0]["template"]["spec"]["nodeSelector"] = {kwok.ZONE: ZONE}
         body = {"apiVersion": "ray.io/v1", "kind": "RayCluster", "metadata": {"name": NAME}, "spec": spec}

@@ -36,7 +36,7 @@ NODES_PER_RUN = 0.5
 BARS = {"submission": (20, 650), "listing": (10, 350), "health check": (20, 350), "backup": (60, 300)}
 """Commands, with the most seconds and MB of memory that each may take at 2,000 runs."""
 _THREADS = 8
-_LONGEST_S = 1800
+_LONGEST_S = 900
 _PEAK_EVERY_S = 0.02
 _RUNS = path(NAMESPACE, "rayjobs")
 

@@ -29,6 +29,7 @@ def empty_again(server: ApiServer, kube: Kube) -> Iterator[None]:
     )
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("platform", "s3", "empty_again")
 def test_commands_see_every_run_within_their_bars(
     server: ApiServer, kube: Kube, charts: Helm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

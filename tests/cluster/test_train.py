@@ -249,6 +249,7 @@ def test_deadline_of_the_run(
     kube.wait_gone(JOBS)
 
 
+@pytest.mark.long
 def test_a_run_that_really_trains(
     place: str, _moto: str, helm: Helm, kube: Kube, call: Any, data: Path, tmp_path: Path
 ) -> None:
