@@ -14,6 +14,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -42,6 +43,8 @@ class ProcessNode:
         self._mounts: dict[str, Path] = {}
         self._running: dict[str, _Pod] = {}
         self._stop = threading.Event()
+        self._ray = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)
+        """Ray's own files: paths of sockets must be short."""
 
     @contextmanager
     def running(self) -> Iterator[ProcessNode]:
@@ -59,6 +62,7 @@ class ProcessNode:
             self._kube.ask("DELETE", _NODE)
             for thread in threads:
                 thread.join()
+            self._ray.cleanup()
 
     def log(self, pod: str) -> str:
         """What a pod's containers wrote so far."""
@@ -94,7 +98,7 @@ class ProcessNode:
                         self._running.pop(uid).end()
                 elif uid not in self._running and "command" in body["spec"]["containers"][0]:
                     # Without a command it would run what its image says, and there are no images.
-                    pod = self._running[uid] = _Pod(self._kube, body, self._folder, len(self._running))
+                    pod = self._running[uid] = _Pod(self._kube, body, self._folder, len(self._running), self._ray.name)
                     pod.prepare(self._mounts, self._outside, self._address)
                     threading.Thread(target=pod.run, daemon=True).start()
 
@@ -102,8 +106,8 @@ class ProcessNode:
 class _Pod:
     """One pod."""
 
-    def __init__(self, kube: Kube, body: Object, folder: Path, number: int) -> None:
-        self._kube, self._body, self._folder, self._number = kube, body, folder, number
+    def __init__(self, kube: Kube, body: Object, folder: Path, number: int, ray: str) -> None:
+        self._kube, self._body, self._folder, self._number, self._ray = kube, body, folder, number, ray
         self._name, self._namespace = body["metadata"]["name"], body["metadata"]["namespace"]
         self._path = path(self._namespace, "pods", self._name)
         self._process: subprocess.Popen[bytes] | None = None
@@ -165,7 +169,7 @@ class _Pod:
     def _environment(self, container: Object) -> dict[str, str]:
         tools = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         found = {"PATH": tools, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "KUBECONFIG": str(self._token)}
-        found |= {"RAY_TMPDIR": str(self._folder / "ray"), "PYTHONDONTWRITEBYTECODE": "1"}
+        found |= {"RAY_TMPDIR": self._ray, "PYTHONDONTWRITEBYTECODE": "1"}
         for entry in container.get("env", []):
             found[entry["name"]] = self._here(self._value(entry))
         return found
