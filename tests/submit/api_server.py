@@ -23,13 +23,13 @@ from processes import Process, free_ports
 NAMESPACE = "haetsal"
 ADMIN, NOBODY = "admin-token", "nobody-token"
 _STARTS_WITHIN_S = 60
-_TOOLS = os.pathsep.join(filter(None, (os.environ.get("KUBE_BIN"), os.environ["PATH"])))
+_TOOLS = os.pathsep.join(filter(None, (os.environ.get("KUBEBUILDER_ASSETS"), os.environ["PATH"])))
 
 
 def missing() -> str | None:
     """What keeps the server from starting on this machine."""
     absent = [name for name in ("etcd", "kube-apiserver", "openssl") if not shutil.which(name, path=_TOOLS)]
-    return f"{', '.join(absent)} not on PATH or in KUBE_BIN" if absent else None
+    return f"{', '.join(absent)} not on PATH or in KUBEBUILDER_ASSETS" if absent else None
 
 
 @dataclass(frozen=True)
