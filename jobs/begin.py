@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from jobs import settings
+from jobs.costs import month
 from jobs.errors import HaetsalError, UsageError
 from jobs.runs import Run, last_end
 from jobs.settings import Settings
@@ -35,7 +36,7 @@ def named_run(job: str, arguments: argparse.Namespace, given: Settings) -> tuple
 
     Ends the process with success if an attempt has nothing left to do. Raises UsageError for an unknown run, one of
     another job, other settings than its own, and for a finished one that is to be resumed; Repeated for an attempt
-    after one that failed for good.
+    after one that failed for good; BudgetSpent where the month's budget is.
     """
     storage = Storage(given.storage.root)
     name = arguments.resume or arguments.run_id
@@ -50,7 +51,9 @@ def named_run(job: str, arguments: argparse.Namespace, given: Settings) -> tuple
         if run.finished:
             raise UsageError(f"{run.id}: is finished; its report is at {run.address('report')}")
         run.supersedes = arguments.take_over
-        return run, settings.from_yaml(run.config(), run.address("config.yaml"))
+        tree = settings.from_yaml(run.config(), run.address("config.yaml"))
+        month.check(tree, storage)
+        return run, tree
     run = Run.attempt(storage, name, settings.to_yaml(given))
     if settings.from_yaml(run.config(), run.address("config.yaml")) != given:
         raise UsageError(f"{run.address('config.yaml')}: this run has other settings; give it a new id")
@@ -62,4 +65,5 @@ def named_run(job: str, arguments: argparse.Namespace, given: Settings) -> tuple
         error = Repeated(f"not tried again, because the attempt before failed with: {end.reason}")
         error.exit_code = end.exit_code
         raise error
+    month.check(given, storage)
     return run, given

@@ -23,6 +23,10 @@ class EnvironmentNotReady(HaetsalError):
     exit_code = 3
 
 
+class BudgetSpent(EnvironmentNotReady):
+    """What a run or a month may cost is spent; nothing more is begun. Exit code 3."""
+
+
 class RemoteError(HaetsalError):
     """A remote service failed after retries. Exit code 4."""
 

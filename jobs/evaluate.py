@@ -18,6 +18,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 from jobs import begin, cli, settings
+from jobs.costs import month
 from jobs.errors import HaetsalError, UsageError
 from jobs.evaluation import candidate, registry
 from jobs.evaluation.benchmark import Benchmark
@@ -53,6 +54,7 @@ def main() -> None:
             _plan(prepared, storage.address("runs/evaluate-<time>")).show()
             return
         storage.check_writable()
+        month.check(tree, storage)
         # The model is resolved: a resumed run must not take one that was trained in between.
         tree = _with_models(tree, prepared.subject.name, arguments.against)
         _evaluate(replace(prepared, settings=tree), Run.create(storage, "evaluate", settings.to_yaml(tree)))

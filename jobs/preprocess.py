@@ -20,6 +20,7 @@ from jobs.corpus import contamination, pipeline
 from jobs.corpus.product import Output
 from jobs.corpus.progress import StageDisplay
 from jobs.corpus.sources import Source, find, groups
+from jobs.costs import month
 from jobs.errors import HaetsalError, UsageError
 from jobs.runs import Run
 from jobs.settings import Settings
@@ -51,6 +52,7 @@ def main() -> None:
         output.check_writable()
         models.resolve(tree.model)
         storage.check_writable()
+        month.check(tree, storage)
         run = Run.create(storage, "preprocess", settings.to_yaml(tree))
     print(f"run {run.id}\n  {run.address()}", flush=True)
     _summarise(run, preprocess(tree, run), tree.data.held_out)

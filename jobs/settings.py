@@ -21,6 +21,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
 from jobs.corpus.settings import CorpusSettings
+from jobs.costs.settings import CostSettings
 from jobs.errors import UsageError
 from jobs.evaluation.settings import EvaluateSettings
 from jobs.registry.settings import RegistrySettings
@@ -206,6 +207,8 @@ class Settings(Section):
     """Output."""
     scaling: ScalingSettings = ScalingSettings()
     """Workers."""
+    cost: CostSettings = CostSettings()
+    """Prices and budgets."""
     corpus: CorpusSettings = CorpusSettings()
     """Raw text to training data."""
     tune: TuneSettings = TuneSettings()

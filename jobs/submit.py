@@ -17,6 +17,7 @@ from jobs.cluster import attach, profile, uploads, values
 from jobs.cluster.helm import Helm
 from jobs.cluster.kube import Cluster
 from jobs.cluster.profile import Profile
+from jobs.costs import month
 from jobs.dataset import check
 from jobs.errors import UsageError
 from jobs.runs import Run
@@ -70,6 +71,7 @@ def main() -> None:
         print(f"{upload.key}: {upload.source} ({size}) -> {upload.address(storage)}", flush=True)
         if not uploads.send(upload, storage):
             print("  is there already", flush=True)
+    month.check(tree, storage)
     run = Run.create(storage, arguments.job, settings.to_yaml(tree))
     print(f"run {run.id}\n  {run.address()}", flush=True)
     attach.hand_in(run, arguments.profile, place, helm)

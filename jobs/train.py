@@ -15,8 +15,9 @@ import sys
 from typing import Any
 
 from jobs import begin, cli, models, settings
+from jobs.costs import month
 from jobs.dataset import build, check
-from jobs.errors import Diverged, HaetsalError, UsageError
+from jobs.errors import BudgetSpent, Diverged, HaetsalError, UsageError
 from jobs.run_lock import Superseded
 from jobs.runs import Run
 from jobs.settings import Settings
@@ -44,6 +45,7 @@ def main() -> None:
             return
         models.resolve(tree.model)
         storage.check_writable()
+        month.check(tree, storage)
         run = Run.create(storage, "train", settings.to_yaml(tree))
     print(f"run {run.id}\n  {run.address()}")
     try:
@@ -65,7 +67,7 @@ def train(tree: Settings, run: Run) -> dict[str, Any]:
             start = launch.run_on_workers if tree.scaling.workers else launch.run_here
             with ProgressDisplay() as display:
                 result = start(tree, run, display.point)
-        except (UsageError, Diverged, Superseded):
+        except (UsageError, Diverged, Superseded, BudgetSpent):
             raise  # going on would end the same way
         except (HaetsalError, KeyboardInterrupt):
             print(f"go on with: make train RESUME={run.id}", file=sys.stderr)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import sys
 
 from jobs import begin, cli, models, settings
+from jobs.costs import month
 from jobs.dataset import check
 from jobs.errors import HaetsalError, IntegrityError, UsageError
 from jobs.runs import Run
@@ -41,6 +42,7 @@ def main() -> None:
             return
         models.resolve(tree.model)
         storage.check_writable()
+        month.check(tree, storage)
         run = Run.create(storage, "tune", settings.to_yaml(tree))
     print(f"run {run.id}\n  {run.address()}")
     try:

@@ -32,13 +32,6 @@ from ops.settings import OpsSettings
 LEASE = "haetsal-drill"
 _DATABASE = "haetsal_drill_"
 
-_HELP = {
-    "restore_drill_last_success_timestamp_seconds": "When a drill last succeeded",
-    "restore_drill_duration_seconds": "How long it took to restore and compare",
-    "restore_drill_backup_age_seconds": "Age of the backup at that moment",
-    "restore_drill_objects": "Kubernetes objects restored and compared",
-}
-
 
 @dataclass(frozen=True)
 class Drilled:
@@ -64,7 +57,7 @@ def drill(settings: OpsSettings, cluster: Cluster, objects: Objects, sealing: Se
     home, scratch = settings.cluster.namespace, settings.drill.namespace
     if home == scratch:
         raise UsageError(f"drill.namespace {scratch}: is the platform's own, which a drill would empty")
-    with held(cluster, home, LEASE, settings.cluster.lease_s):
+    with held(cluster, home, LEASE, settings.cluster.lease_s), status.outcome(cluster, home, "restore_drill"):
         source = open_database(settings.mlflow.database) if settings.mlflow.database else None
         _sweep(cluster, settings, source)
         begun_s = time.monotonic()
@@ -89,7 +82,7 @@ def drill(settings: OpsSettings, cluster: Cluster, objects: Objects, sealing: Se
             "restore_drill_backup_age_seconds": age_s,
             "restore_drill_objects": float(compared),
         }
-        status.publish(cluster, home, "drill", status.exposition(values, _HELP))
+        status.publish(cluster, home, "drill", status.exposition(values))
     return result
 
 

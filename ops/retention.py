@@ -23,12 +23,6 @@ from ops.kube import Cluster
 from ops.lease import Lease, held
 from ops.settings import OpsSettings, RetentionSettings
 
-_HELP = {
-    "retention_last_success_timestamp_seconds": "When old backups were last deleted",
-    "retention_backups": "Backups that are kept",
-    "retention_deleted_bytes": "Size of the blobs that were deleted",
-}
-
 
 @dataclass(frozen=True)
 class Kept:
@@ -89,7 +83,7 @@ def retain(settings: OpsSettings, cluster: Cluster, objects: Objects, sealing: S
             "retention_backups": float(len(result.kept)),
             "retention_deleted_bytes": float(result.size),
         }
-        status.publish(cluster, namespace, "retention", status.exposition(values, _HELP))
+        status.publish(cluster, namespace, "retention", status.exposition(values))
     return result
 
 

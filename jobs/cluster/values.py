@@ -15,7 +15,7 @@ _WORK_IN_THE_DRIVER = ("evaluate", _PIPELINE)
 
 def make(job: str, settings: Settings, config_yaml: str, profile: Profile) -> dict[str, Any]:
     """Values of one run; `config_yaml` is the text of `settings`. Raises UsageError for settings no cluster can run."""
-    workers = _workers(job, settings)
+    workers = worker_groups(job, settings)
     shared = profile.shared_cluster
     images = {"registry": profile.registry, "tag": profile.tag}
     scaling = settings.scaling
@@ -34,7 +34,8 @@ def make(job: str, settings: Settings, config_yaml: str, profile: Profile) -> di
     } | ({} if shared or job == _PREPROCESS else {"ray": {"workerGroups": {"training": _pod(scaling)}}})
 
 
-def _workers(job: str, settings: Settings) -> dict[str, dict[str, int]]:
+def worker_groups(job: str, settings: Settings) -> dict[str, dict[str, int]]:
+    """Fewest and most pods, which are machines, of the worker group that a job uses."""
     count = settings.scaling.workers
     if count < 1:
         raise UsageError(

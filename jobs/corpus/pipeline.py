@@ -30,6 +30,7 @@ from jobs.corpus.sources import Source, find, groups
 from jobs.corpus.stages import CleanTask, ReadTask, WriteTask
 from jobs.corpus.tally import Tally
 from jobs.corpus.work import Work
+from jobs.costs.spent import in_result
 from jobs.errors import HaetsalError, Interrupted, UsageError
 from jobs.runs import EventLog, Run, git_revision
 from jobs.settings import Settings
@@ -60,6 +61,7 @@ def prepare(settings: Settings, run: Run, show: Show) -> dict[str, Any]:
             cause = error if isinstance(error, HaetsalError) else Interrupted("stopped; what is done is kept")
             events.append("failed", type=type(cause).__name__, reason=str(cause))
             raise cause from None
+        result |= in_result(settings, run.job, events.read())
         events.append("result", **result)
         return result
 

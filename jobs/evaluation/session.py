@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jobs.costs.spent import in_result
 from jobs.errors import HaetsalError, Interrupted
 from jobs.evaluation import report
 from jobs.evaluation.benchmark import Benchmark, Item
@@ -58,6 +59,7 @@ class Session:
             except HaetsalError as error:
                 events.append("failed", type=type(error).__name__, reason=str(error))
                 raise
+            result |= in_result(self.settings, self.run.job, events.read())
             events.append("result", **result)
             return result, summary
 

@@ -12,6 +12,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from jobs.errors import Diverged
+from jobs.training.feed import Feed
 
 Emit = Callable[[int, int, dict[str, float]], None]
 Report = Callable[[int, float | None, Path], None]
@@ -20,13 +21,20 @@ _DROPPED = {"epoch", "total_flos", "train_loss", "train_runtime", "train_samples
 
 
 class Curve(TrainerCallback):  # type: ignore[misc]
-    """Hands each logged point to `emit(step, steps, values)`, with tokens per second, padding not counted.
+    """Hands each logged point to `emit(step, steps, values)`, with tokens since the last one and per second, padding
+    not counted, and what a step took.
 
-    The clock runs only while steps run: evaluations and checkpoints are not in the figure.
+    The clock runs only while steps run: evaluations and checkpoints are not in the figures.
     """
 
-    def __init__(self, emit: Emit) -> None:
+    def __init__(
+        self, emit: Emit, feed: Feed | None = None, utilisation: Callable[[float], float] | None = None
+    ) -> None:
+        """`utilisation` turns tokens per second into a share of what the hardware could do."""
         self._emit = emit
+        self._feed = feed or Feed()
+        self._utilisation = utilisation
+        self._steps_before = 0
         self._busy_s = 0.0
         self._started = 0.0
         self._tokens_before = 0.0
@@ -46,9 +54,28 @@ class Curve(TrainerCallback):  # type: ignore[misc]
         values = {k: float(v) for k, v in logs.items() if isinstance(v, int | float) and k not in _DROPPED}
         if "loss" in values and "num_tokens" in values:
             self.tokens = values.pop("num_tokens")
-            if self._busy_s > 0:
-                values["tokens_per_second"] = (self.tokens - self._tokens_before) / self._busy_s
-            self._tokens_before, self._busy_s = self.tokens, 0.0
+            values |= self._since_last_point()
+        self._emit_finite(state, values)
+
+    def _since_last_point(self) -> dict[str, float]:
+        tokens, steps, busy_s = (
+            self.tokens - self._tokens_before,
+            len(self.step_seconds) - self._steps_before,
+            self._busy_s,
+        )
+        self._tokens_before, self._steps_before, self._busy_s = self.tokens, len(self.step_seconds), 0.0
+        fed = self._feed.take(steps)
+        if not busy_s:
+            return fed
+        speed = tokens / busy_s
+        used = {"mfu_ratio": self._utilisation(speed)} if self._utilisation else {}
+        return (
+            {"tokens": tokens, "tokens_per_second": speed, "busy_seconds": busy_s, "step_seconds": busy_s / steps}
+            | used
+            | fed
+        )
+
+    def _emit_finite(self, state: TrainerState, values: dict[str, float]) -> None:
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
         if finite:
             self._emit(state.global_step, state.max_steps, finite)

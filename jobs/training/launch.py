@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from jobs.backends import choose
-from jobs.errors import Diverged, EnvironmentNotReady, HaetsalError, Interrupted, RemoteError, UsageError
+from jobs.costs.spent import refuse_overspent
+from jobs.errors import BudgetSpent, Diverged, EnvironmentNotReady, HaetsalError, Interrupted, RemoteError, UsageError
 from jobs.manifest import write_manifest
 from jobs.ray_session import start_ray
 from jobs.run_lock import Superseded
@@ -125,7 +126,8 @@ def _on_worker(config: dict[str, Any]) -> dict[str, Any] | HaetsalError:
     run.join(config["hold"])
     try:
         run.confirm()
-    except Superseded as error:
+        refuse_overspent(settings, run)
+    except (Superseded, BudgetSpent) as error:
         return error  # lost for good. Met later, by rank 0 alone, it is raised: that ends all ranks and comes here
     rank = context.get_world_rank()
 

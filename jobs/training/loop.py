@@ -20,18 +20,23 @@ from typing import TYPE_CHECKING, Any
 from jobs import models
 from jobs.backends import Backend, choose, sharding
 from jobs.backends.device import train_planned
+from jobs.costs.meter import Meter
+from jobs.costs.spent import in_result
 from jobs.errors import HaetsalError, Interrupted
 from jobs.runs import EventLog, Run, git_revision
 from jobs.settings import Settings
 from jobs.tracking import Tracker
 from jobs.training import checkpoints, report
 from jobs.training.memory import peak_bytes
+from jobs.training.telemetry import Telemetry
+from jobs.training.utilisation import on_this_gpu
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from jobs.dataset import Prepared
     from jobs.training.callbacks import Curve, StopOnRequest
+    from jobs.training.feed import Feed
     from jobs.training.trainer import Trainer
 
 _log = logging.getLogger(__name__)
@@ -79,14 +84,17 @@ def loop(settings: Settings, run: Run, worker: Worker) -> dict[str, Any]:
             events.append("plan", table=table)
             _log.info("planned for this GPU:\n%s", table)
 
+        telemetry = None if worker.is_trial else Telemetry(run.id, Meter(settings, run.job, events))
         try:
+            if telemetry:
+                telemetry.meter.check()
             result = train_planned(
                 settings,
                 folder,
                 run,
                 worker.world_size,
                 say,
-                lambda tree: _Session(tree, run, worker, folder, events).train_and_publish(),
+                lambda tree: _Session(tree, run, worker, folder, events, telemetry).train_and_publish(),
             )
         except HaetsalError as error:
             events.append("failed", type=type(error).__name__, reason=str(error), exit_code=error.exit_code)
@@ -104,6 +112,7 @@ class _Session:
     worker: Worker
     folder: Path
     events: EventLog | None = None
+    telemetry: Telemetry | None = None
     phases: dict[str, float] = field(default_factory=dict)
 
     def train_and_publish(self) -> dict[str, Any]:
@@ -112,6 +121,7 @@ class _Session:
             backend.prepare(self.settings)
             from jobs.dataset import build
             from jobs.training.callbacks import Curve, StopOnRequest
+            from jobs.training.feed import Feed
             from jobs.training.trainer import Trainer  # noqa: F401  (the slow import, timed here)
         with tempfile.TemporaryDirectory(prefix="haetsal-") as scratch_name:
             scratch = Path(scratch_name)
@@ -119,9 +129,11 @@ class _Session:
                 model, tokenizer = backend.load(self.settings, self.folder)
             with self._phase("data"):
                 data = build(tokenizer, self.settings.data).limit_held_out(self.settings.eval.max_rows)
-            curve, stop = Curve(self._emit), StopOnRequest(self.worker.stop_requested)
+            feed = Feed()
+            utilisation = on_this_gpu(self.settings, self.folder, self.worker.world_size)
+            curve, stop = Curve(self._emit, feed, utilisation), StopOnRequest(self.worker.stop_requested)
             with self._phase("train"):
-                trainer = self._trainer(backend, model, tokenizer, data, scratch, curve, stop)
+                trainer = self._trainer(backend, model, tokenizer, data, scratch, feed, curve, stop)
                 self._train(backend, trainer, checkpoints.newest(self.run, scratch / "resume"))
             self._stop_if_requested(f"at step {trainer.state.global_step} of {trainer.state.max_steps}")
             if self.worker.is_trial or (self.events is None and not self.settings.scaling.is_sharded):
@@ -146,6 +158,8 @@ class _Session:
         if self.events is not None:
             self.events.append("metrics", step=step, steps=steps, values=values)
             self.worker.show(step, steps, values)
+        if self.telemetry is not None:
+            self.telemetry.point(step, steps, values)
 
     def _hand_over(self, step: int, loss: float | None, folder: Path) -> None:
         checkpoints.gather_random_states(folder, self.worker.rank, self.worker.world_size)
@@ -154,6 +168,9 @@ class _Session:
         if self.events is not None:
             self.events.append("checkpoint", step=step, name=checkpoints.name_of(step), eval_loss=loss)
             self.events.publish()
+        if self.telemetry is not None:
+            self.telemetry.checkpoint()
+            self.telemetry.meter.check()
 
     def _trainer(
         self,
@@ -162,6 +179,7 @@ class _Session:
         tokenizer: PreTrainedTokenizerBase,
         data: Prepared,
         scratch: Path,
+        feed: Feed,
         curve: Curve,
         stop: StopOnRequest,
     ) -> Trainer:
@@ -176,6 +194,7 @@ class _Session:
         if train.early_stopping_patience:
             callbacks.append(EarlyStoppingCallback(train.early_stopping_patience))
         trainer = Trainer(
+            feed=feed,
             model=model,
             args=sft_config(self.settings, backend, data.packed, scratch / f"rank-{self.worker.rank}"),
             train_dataset=data.train,
@@ -232,6 +251,7 @@ class _Session:
             "phase_seconds": self.phases,
             "base_model_sha256": models.identity(self.folder),
             "data": data.statistics,
+            **in_result(self.settings, self.run.job, self.events.read()),
         }
         report.publish(self.run, result, comparison, self.events)
         return result

@@ -56,7 +56,7 @@ def make(settings: Settings, folder: Path, data: Prepared, run_address: str) -> 
     steps = train.max_steps or math.ceil(steps_per_epoch * train.epochs)
     lengths = [len(ids) for ids in data.train["input_ids"]]
     tokens = sum(lengths)
-    base, trained, layers, hidden = _parameters(settings, folder)
+    base, trained, layers, hidden = parameters(settings, folder)
     memory = _memory_bytes(settings, base, trained, layers, hidden, min(max(lengths), settings.data.max_length))
     device = f"{torch.cuda.get_device_name()} (CUDA)" if torch.cuda.is_available() else "CPU"
     warmup = train.warmup if train.warmup >= 1 else math.ceil(train.warmup * steps)
@@ -92,7 +92,7 @@ def make(settings: Settings, folder: Path, data: Prepared, run_address: str) -> 
     )
 
 
-def _parameters(settings: Settings, folder: Path) -> tuple[int, int, int, int]:
+def parameters(settings: Settings, folder: Path) -> tuple[int, int, int, int]:
     """Parameters of the base and of what is trained, layers, hidden size; counted on a model without storage."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM

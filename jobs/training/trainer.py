@@ -15,6 +15,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 from trl import SFTTrainer
 
 from jobs.backends import sharding
+from jobs.training.feed import Feed
 from jobs.training.scoring import IGNORED, Row, Score, score
 
 
@@ -45,6 +46,10 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # trl ships no types
 
     control: TrainerControl
 
+    def __init__(self, *, feed: Feed, **options: Any) -> None:
+        self._feed = feed
+        super().__init__(**options)
+
     def create_accelerator_and_postprocess(self) -> None:
         """Called while the trainer is made."""
         super().create_accelerator_and_postprocess()
@@ -56,6 +61,13 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # trl ships no types
         lengths = [len(ids) for ids in rows["input_ids"]]  # type: ignore[index]
         rows_per_step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         return LengthGroupedOrder(lengths, rows_per_step, self.args.seed)
+
+    def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> tuple[list[Any], Any]:
+        """Called before each step."""
+        found: tuple[list[Any], Any] = super().get_batch_samples(
+            self._feed.watched(epoch_iterator), num_batches, device
+        )
+        return found
 
     def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
         metrics = {"eval_loss": self.held_out().loss}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 from jobs import models
+from jobs.costs.spent import budget_s
 from jobs.dataset import build
 from jobs.settings import Settings
 from jobs.training import plan as training
@@ -34,7 +37,7 @@ def make(settings: Settings, run_address: str) -> Plan:
             Line("cpus_per_trial", scaling.cpus_per_worker, f"{scaling.cpus_per_worker:g}", "scaling.cpus_per_worker"),
             Line("gpus_per_trial", scaling.gpus_per_worker, f"{scaling.gpus_per_worker:g}", "scaling.gpus_per_worker"),
             Line("memory_bytes_per_trial", memory, f"{memory / 2**30:.1f} GiB", "estimate, both ends of the space"),
-            Line("budget", tune.budget_s(), _budget(tune), "tune.time_budget_s, tune.cost_budget"),
+            Line("budget", limit_s(settings), _budget(settings), "tune.time_budget_s, cost.run_budget_usd"),
             Line("output", run_address, run_address, "storage.root"),
         ),
         data.preview,
@@ -57,6 +60,11 @@ def _range(dimension: Dimension) -> str:
     return f"{text} × {dimension.times}" if dimension.times else text
 
 
-def _budget(tune: TuneSettings) -> str:
-    seconds = tune.budget_s()
+def limit_s(settings: Settings) -> float:
+    """Seconds until the study's time or money is spent; infinite without a limit."""
+    return min(settings.tune.time_budget_s or math.inf, budget_s(settings, "tune"))
+
+
+def _budget(settings: Settings) -> str:
+    seconds = limit_s(settings)
     return "none" if seconds == float("inf") else f"{seconds / 60:.1f} min"

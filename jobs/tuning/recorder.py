@@ -15,6 +15,7 @@ from jobs.runs import EventLog
 from jobs.settings import Settings
 from jobs.tuning import record, space
 from jobs.tuning.record import Outcome, Report, Trial, fields_of
+from jobs.tuning.telemetry import Telemetry
 
 
 class Recorder(Callback):  # type: ignore[misc]
@@ -24,6 +25,7 @@ class Recorder(Callback):  # type: ignore[misc]
         self._settings = settings
         self._events = events
         self._ended = ended
+        self._telemetry = Telemetry(events.run.id)
         self._said: dict[int, tuple[Outcome, str | None]] = {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
@@ -37,6 +39,7 @@ class Recorder(Callback):  # type: ignore[misc]
             draw=draw,
             parameters=space.parameters(self._settings, draw),
         )
+        self._telemetry.tell(record.trials(self._events.read()))
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         if "outcome" in result:
@@ -68,6 +71,7 @@ class Recorder(Callback):  # type: ignore[misc]
 
     def _end(self, number: int, outcome: Outcome, reason: str | None) -> None:
         self._events.append(record.ENDED, trial=number, outcome=outcome, reason=reason)
+        self._telemetry.tell(record.trials(self._events.read()))
         self._ended(number)
 
     def _found(self, number: int) -> Trial:

@@ -12,6 +12,7 @@ from jobs.redact import redact
 from jobs.runs import Run
 from jobs.settings import Settings
 from jobs.tuning import plots, record
+from jobs.tuning.plan import limit_s
 from jobs.tuning.record import Trial
 from jobs.tuning.settings import Value
 from jobs.tuning.winner import BEST
@@ -30,7 +31,6 @@ def line(found: Mapping[int, Trial], number: int) -> str:
 def figures(settings: Settings, found: Mapping[int, Trial], best: Trial, seconds: float) -> dict[str, Any]:
     """What `result.json` holds. `seconds` is the time that the study took, pauses not counted."""
     assert best.best is not None
-    price = settings.tune.price_per_hour
     return {
         "trials": len(found),
         "outcomes": record.outcomes(found),
@@ -42,7 +42,6 @@ def figures(settings: Settings, found: Mapping[int, Trial], best: Trial, seconds
         "training_steps": sum(trial.trained_steps for trial in found.values()),
         "training_steps_without_stopping": sum(t.reports[0].steps for t in found.values() if t.reports),
         "seconds": round(seconds, 1),
-        "cost": None if price is None else round(price * seconds / 3600, 4),
     }
 
 
@@ -50,14 +49,14 @@ def _ended_by(settings: Settings, found: Mapping[int, Trial], seconds: float) ->
     if len(found) == settings.tune.samples and "cut_off" not in record.outcomes(found):
         return "tune.samples"
     time_s = settings.tune.time_budget_s
-    return "tune.time_budget_s" if time_s and settings.tune.budget_s() == time_s else "tune.cost_budget"
+    return "tune.time_budget_s" if time_s and limit_s(settings) == time_s else "cost.run_budget_usd"
 
 
 def summary(run: Run, result: Mapping[str, Any]) -> str:
     """The last lines on the terminal."""
     saved = 1 - result["training_steps"] / result["training_steps_without_stopping"]
     why = "" if result["ended_by"] == "tune.samples" else f"; {result['ended_by']} is spent"
-    cost = "" if result["cost"] is None else f", cost {result['cost']:g}"
+    cost = f", {result['cost']['usd']:.2f} USD" if "cost" in result else ""
     values = " ".join(f"{key}={value}" for key, value in result["best_parameters"].items())
     given = f"@{run.address(BEST)}" if run.storage.is_local else values
     return (
@@ -104,7 +103,7 @@ Best: trial {result["best_trial"]}, held-out loss {result["best_eval_loss"]:.4f}
 | optimiser steps, all trials | {result["training_steps"]:,} |
 | the same trials without stopping | {result["training_steps_without_stopping"]:,} |
 | minutes | {result["seconds"] / 60:.1f} |
-| cost | {"no price given" if result["cost"] is None else result["cost"]} |
+| cost | {f"{result['cost']['usd']:.2f} USD" if "cost" in result else "no price given"} |
 {images}
 ## Trials, best first
 

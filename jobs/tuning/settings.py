@@ -83,11 +83,8 @@ class TuneSettings(Section):
     reduction: float = Field(2.0, gt=1, le=100)
     """Of the trials that reached a rung, about one in this many goes on; the next rung is this many times farther."""
     time_budget_s: float | None = Field(None, gt=0)
-    """Longest time for the whole study, in seconds, resumed parts included; then the best so far counts."""
-    price_per_hour: float | None = Field(None, gt=0)
-    """What an hour of everything the study runs on costs, in the currency of `cost_budget`."""
-    cost_budget: float | None = Field(None, gt=0)
-    """Most that the study may cost; needs `price_per_hour`."""
+    """Longest time for the whole study, in seconds, resumed parts included; then the best so far counts.
+    `cost.run_budget_usd` ends it likewise."""
 
     @model_validator(mode="after")
     def _consistent(self) -> TuneSettings:
@@ -95,13 +92,4 @@ class TuneSettings(Section):
             raise ValueError(
                 f"grace {self.grace} is beyond the end of a trial, which has {self.evaluations} evaluations"
             )
-        if self.cost_budget is not None and self.price_per_hour is None:
-            raise ValueError("cost_budget needs price_per_hour")
         return self
-
-    def budget_s(self) -> float:
-        """Seconds until the first budget is spent; infinite without one."""
-        limits = [self.time_budget_s or math.inf]
-        if self.cost_budget is not None and self.price_per_hour is not None:
-            limits.append(self.cost_budget / self.price_per_hour * 3600)
-        return min(limits)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jobs import models
+from jobs.costs.spent import in_result
 from jobs.errors import EnvironmentNotReady, HaetsalError, IntegrityError, Interrupted, RemoteError
 from jobs.ray_session import start_ray
 from jobs.runs import EventLog, Run, git_revision
@@ -16,6 +17,7 @@ from jobs.settings import Settings
 from jobs.tracking import Tracker
 from jobs.training.launch import graceful_stop
 from jobs.tuning import record, report, search, winner
+from jobs.tuning.plan import limit_s
 
 _CLEANUP_S = "5"
 """A trial that is told to stop while it is within a step is killed after this long."""
@@ -52,6 +54,7 @@ def _publish(settings: Settings, run: Run, events: EventLog) -> dict[str, Any]:
         )
     winner.publish(run, best)
     result = report.figures(settings, found, best, record.spent_s(events.read()))
+    result |= in_result(settings, run.job, events.read())
     result["base_model_sha256"] = models.identity(models.resolve(settings.model))  # the adapter is of use on no other
     report.publish(settings, run, result, found)
     return result
@@ -104,7 +107,7 @@ def _left(settings: Settings, events: EventLog) -> int:
 
 def _left_s(settings: Settings, events: EventLog) -> float:
     """Seconds until a budget is spent."""
-    return settings.tune.budget_s() - record.spent_s(events.read())
+    return limit_s(settings) - record.spent_s(events.read())
 
 
 def _fit(

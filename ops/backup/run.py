@@ -25,14 +25,6 @@ LEASE = "haetsal-backup"
 
 _log = logging.getLogger(__name__)
 
-_HELP = {
-    "backup_last_successful_timestamp_seconds": "When the newest Completed backup was finished",
-    "backup_duration_seconds": "How long the last backup took",
-    "backup_bytes": "Stored size of the last backup",
-    "backup_sent_bytes": "Bytes of it that were not in the store yet",
-    "backup_partially_failed": "Whether the last backup lacks a source",
-}
-
 
 @dataclass(frozen=True)
 class Result:
@@ -57,7 +49,10 @@ class Result:
 def backup(settings: OpsSettings, cluster: Cluster, objects: Objects, sealing: Sealing) -> Result:
     """Make a backup. Raises HaetsalError, after which the attempt stands as Failed and no manifest exists."""
     namespace = settings.cluster.namespace
-    with held(cluster, namespace, LEASE, settings.cluster.lease_s) as lease:
+    with (
+        held(cluster, namespace, LEASE, settings.cluster.lease_s) as lease,
+        status.outcome(cluster, namespace, "backup"),
+    ):
         for dead in catalog.fail_dead(objects):
             _log.warning("%s ended without a manifest; marked as Failed", dead)
         known = catalog.backup_ids(objects)
@@ -150,7 +145,7 @@ def _publish(cluster: Cluster, namespace: str, result: Result) -> None:
         "backup_sent_bytes": float(result.sent_bytes),
         "backup_partially_failed": float(manifest.state is not State.COMPLETED),
     }
-    status.publish(cluster, namespace, "backup", status.exposition(values, _HELP))
+    status.publish(cluster, namespace, "backup", status.exposition(values))
     if manifest.state is State.COMPLETED:
         fresh = {"backup_last_successful_timestamp_seconds": manifest.finished.timestamp()}
-        status.publish(cluster, namespace, "backup-success", status.exposition(fresh, _HELP))
+        status.publish(cluster, namespace, "backup-success", status.exposition(fresh))

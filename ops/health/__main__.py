@@ -53,7 +53,7 @@ def _checker(it: Opened, gatherer: Gatherer, dry_run: bool) -> Checker:
 
 def _publish(it: Opened, one: Report) -> None:
     try:
-        text = status.exposition(report.metrics(one), report.METRICS)
+        text = status.exposition(report.metrics(one))
         status.publish(it.cluster, it.settings.cluster.namespace, "health", text)
     except HaetsalError as error:
         _log.warning("metrics are not published: %s", error)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from prometheus_client.parser import text_string_to_metric_families
 
 from jobs.errors import IntegrityError
+from jobs.metrics.definitions import PREFIX
 from ops.backup import catalog
 from ops.backup.catalog import Manifest, State
 from ops.backup.objects import Objects
@@ -15,7 +16,7 @@ from ops.health.observed import Backup
 from ops.kinds import STATUS_CONFIG_MAP
 from ops.kube import Cluster, Missing
 
-_DRILL = "restore_drill_last_success_timestamp_seconds"
+_DRILL = f"{PREFIX}restore_drill_last_success_timestamp_seconds"
 
 
 class Backups:

@@ -13,15 +13,6 @@ from ops.recovery.decide import Decision
 HEALTHY, WARNINGS, CRITICAL = 0, 10, 11
 """Exit codes of a single look, beside those that every command has (README.md)."""
 
-METRICS = {
-    "health_last_check_timestamp_seconds": "When the checker last finished a round",
-    "health_findings_critical": "Findings that are critical",
-    "health_findings_warning": "Findings that are warnings",
-    "health_repairs_last_round": "Repairs made in the last round",
-    "health_circuits_open": "Scopes that are not repaired any more",
-    "health_channels_failing": "Alert channels that did not take an alert",
-}
-
 
 def table(report: Report, runbook: str) -> str:
     """One block a finding: severity, id, target; what is wrong; what is done about it; where the runbook is."""
@@ -67,13 +58,13 @@ def exit_code(report: Report) -> int:
 
 
 def metrics(report: Report) -> dict[str, float]:
-    """Values of `METRICS`."""
+    """Values of the metrics of health."""
     ids = [finding.id for finding in report.findings]
     return {
         "health_last_check_timestamp_seconds": report.at.timestamp(),
         "health_findings_critical": float(_count(report, Severity.CRITICAL)),
         "health_findings_warning": float(_count(report, Severity.WARNING)),
-        "health_repairs_last_round": float(len(report.outcomes)),
+        "health_repairs_total": float(report.repairs_ever),
         "health_circuits_open": float(ids.count(Id.REPAIRS_STOPPED)),
         "health_channels_failing": float(ids.count(Id.CHANNEL_DOWN)),
     }

@@ -42,6 +42,8 @@ class Report:
     """Of repairs, by scope."""
     problems: tuple[str, ...] = ()
     """The checker's own: its memory could not be read or written."""
+    repairs_ever: int = 0
+    """Repairs that were ever begun, in this round and before."""
 
     @property
     def findings(self) -> list[Finding]:
@@ -97,7 +99,7 @@ class Checker:
             decisions += tuple(Decision(one, None, "") for one in failed)
             problem = self._remember(memory) or problem
         self._memory = memory
-        return Report(now, decisions, outcomes, (problem,) if problem else ())
+        return Report(now, decisions, outcomes, (problem,) if problem else (), memory.repairs)
 
     def _recall(self) -> str:
         """Load the memory; where it cannot be, this process's own serves for telling, and nothing is repaired."""
@@ -112,7 +114,7 @@ class Checker:
     ) -> tuple[Memory, dict[str, str], str]:
         """Write the repairs down, make them, and add their outcomes. Also says why none could be written down."""
         chosen = [(one, _attempt(one, memory.history, now)) for one in decisions if one.repair]
-        planned = memory
+        planned = replace(memory, repairs=memory.repairs + len(chosen))
         for one, attempt in chosen:
             planned = _noted(planned, one, attempt, "decided", one.reason)
         try:

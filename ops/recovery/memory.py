@@ -34,6 +34,8 @@ class Memory:
     """Entries that S3 does not have yet."""
     logged: int = 0
     """Entries there have ever been."""
+    repairs: int = 0
+    """Repairs that were ever begun."""
 
     def log(self, *entries: Entry) -> Memory:
         """With more entries, numbered."""

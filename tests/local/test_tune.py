@@ -348,17 +348,17 @@ def test_spent_budget_ends_a_study_with_what_it_has(study: Study, monkeypatch: p
     root = study.halfway
     run = Run.open(Storage(str(root)), study.run.id)
     config = yaml.safe_load(run.config())
-    config["tune"] |= {"price_per_hour": 36.0, "cost_budget": 0.01}  # one second
+    config["cost"] |= {"usd_per_hour": {"training": 36.0}, "run_budget_usd": 0.01}  # a second of one machine
     config["storage"]["root"] = str(root)
     run.storage.write(run.path("config.yaml"), yaml.safe_dump(config).encode())
 
     done = call(monkeypatch, root, "--set", f"storage.root={root}", "--resume", run.id)
 
     assert done.exit_code == 0, done.err
-    assert "tune.cost_budget is spent" in done.out
+    assert "cost.run_budget_usd is spent" in done.out
     found = record.trials(read_events(run))
     assert all((t.outcome == "cut_off") == (study.before[n].outcome is None) for n, t in found.items())
-    assert run.result()["cost"] >= 0.01
+    assert run.result()["cost"]["usd"] >= 0.01
     assert run.storage.exists(run.path("best.yaml"))
 
 
@@ -378,7 +378,6 @@ def test_spent_budget_ends_a_study_with_what_it_has(study: Study, monkeypatch: p
         ("tune.space.data.max_length.choices=[1,2]", "tune.space.data: unknown key"),
         ("tune.space.train.checkpoint_every_steps.choices=[1,2]", "must be the same for all trials"),
         ("tune.grace=100", "beyond the end of a trial"),
-        ("tune.cost_budget=5", "cost_budget needs price_per_hour"),
         ("scaling.workers=2", "a trial trains in one process"),
         ("tune.space.train.learning_rate=null tune.space.lora=null", "tune.space"),
         (

@@ -221,8 +221,8 @@ def test_drill(platform: Platform) -> None:
     assert platform.versions() == versions
     assert platform.rows("SELECT * FROM metrics") == rows
     status = Cluster(ClusterSettings()).get("", "ConfigMap", "haetsal-ops-status", platform.namespace.name)
-    assert "restore_drill_last_success_timestamp_seconds" in status["data"]["drill.prom"]
-    assert "backup_last_successful_timestamp_seconds" in status["data"]["backup-success.prom"]
+    assert "haetsal_restore_drill_last_success_timestamp_seconds" in status["data"]["drill.prom"]
+    assert "haetsal_backup_last_successful_timestamp_seconds" in status["data"]["backup-success.prom"]
 
 
 def test_a_drill_sweeps_what_a_killed_one_left(platform: Platform) -> None:

@@ -67,9 +67,9 @@ def test_curve_counts_tokens_over_the_time_that_steps_took(monkeypatch: pytest.M
     curve.on_log(None, SimpleNamespace(global_step=3, max_steps=3), None, {"loss": 1.0, "num_tokens": 700})
 
     assert points == [
-        (2, 3, {"loss": 2.0, "tokens_per_second": 100.0}),
+        (2, 3, {"loss": 2.0, "tokens": 400, "tokens_per_second": 100.0, "busy_seconds": 4.0, "step_seconds": 2.0}),
         (2, 3, {"eval_loss": 1.5}),
-        (3, 3, {"loss": 1.0, "tokens_per_second": 300.0}),
+        (3, 3, {"loss": 1.0, "tokens": 300, "tokens_per_second": 300.0, "busy_seconds": 1.0, "step_seconds": 1.0}),
     ]
     assert curve.step_seconds == [2.0, 2.0, 1.0]
     assert curve.tokens == 700

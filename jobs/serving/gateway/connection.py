@@ -14,6 +14,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from prometheus_client import Gauge
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from jobs.serving.gateway.config import Timeouts
@@ -27,9 +28,10 @@ _FAREWELL_S = 5.0
 
 
 class Connection(HttpToolsProtocol):
-    """One client's connection. A subclass says where `timeouts` are to be had."""
+    """One client's connection. A subclass says where `timeouts` are to be had, and what counts the connections."""
 
     timeouts: Callable[[], Timeouts]
+    open_now: Gauge
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -49,9 +51,11 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.open_now.inc()
         self._arm()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.open_now.dec()
         self._disarm()
         self.resume_writing()
         super().connection_lost(exc)

@@ -1,44 +1,42 @@
-"""What Prometheus is told. Labels come from the config and from key ids alone, so their number is bounded."""
+"""What Prometheus is told: the metrics of jobs/metrics, in a registry of this process's own."""
 
 from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-_PREFIX = "haetsal_gateway_"
-_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+from jobs.metrics.definitions import PREFIX, SECONDS, find
 
 
 class Metrics:
-    """All metrics of one process, in a registry of their own."""
+    """All metrics of one process."""
 
     def __init__(self) -> None:
-        self.registry = registry = CollectorRegistry()
+        self.registry = CollectorRegistry()
+        self.requests = self._counter("requests_total")
+        self.duration = self._seconds("request_duration_seconds")
+        self.first_token = self._seconds("time_to_first_token_seconds")
+        self.tokens = self._counter("tokens_total")
+        self.connections = self._gauge("connections")
+        self.active = self._gauge("active_requests")
+        self.queued = self._gauge("queued_requests")
+        self.retries = self._counter("retries_total")
+        self.variant_failures = self._counter("variant_failures_total")
+        self.cuts = self._counter("stream_cuts_total")
+        self.ejected = self._gauge("ejected_urls")
+        self.shadow = self._counter("shadow_requests_total")
+        self.shadow_duration = self._seconds("shadow_duration_seconds")
+        self.feedback = self._counter("feedback_total")
+        self.reloads = self._counter("config_reloads_total")
+        self.refused = self._gauge("config_refused")
 
-        def counter(name: str, what: str, *labels: str) -> Counter:
-            return Counter(_PREFIX + name, what, labels, registry=registry)
+    def _counter(self, name: str) -> Counter:
+        metric = find(f"gateway_{name}")
+        return Counter(PREFIX + metric.name, metric.help, metric.labels, registry=self.registry)
 
-        def gauge(name: str, what: str, *labels: str) -> Gauge:
-            return Gauge(_PREFIX + name, what, labels, registry=registry)
+    def _gauge(self, name: str) -> Gauge:
+        metric = find(f"gateway_{name}")
+        return Gauge(PREFIX + metric.name, metric.help, metric.labels, registry=self.registry)
 
-        def seconds(name: str, what: str, *labels: str) -> Histogram:
-            return Histogram(_PREFIX + name, what, labels, registry=registry, buckets=_SECONDS)
-
-        self.requests = counter(
-            "requests_total", "Completions by answer; 499: the client left", "model", "variant", "status", "key"
-        )
-        self.duration = seconds("request_duration_seconds", "Of a good answer, to its last byte", "model", "variant")
-        self.first_token = seconds("time_to_first_token_seconds", "Of a stream, to its first event", "model", "variant")
-        self.tokens = counter("tokens_total", "Tokens by kind: prompt, completion", "model", "variant", "kind", "key")
-        self.active = gauge("active_requests", "Requests in work at a backend", "backend")
-        self.queued = gauge("queued_requests", "Requests that wait for a place at a backend", "backend")
-        self.retries = counter("retries_total", "Tries that failed before the first byte", "backend", "reason")
-        self.variant_failures = counter(
-            "variant_failures_total", "Requests that a variant could not answer; another may have", "model", "variant"
-        )
-        self.cuts = counter("stream_cuts_total", "Streams that ended with an error event", "model", "variant", "reason")
-        self.ejected = gauge("ejected_urls", "Addresses of a backend that are passed over for now", "backend")
-        self.shadow = counter("shadow_requests_total", "Copies by outcome: ok, failed, skipped", "model", "outcome")
-        self.shadow_duration = seconds("shadow_duration_seconds", "Of a copy's good answer", "model")
-        self.feedback = counter("feedback_total", "Feedback by thumb: up, down, none", "model", "variant", "thumb")
-        self.reloads = counter("config_reloads_total", "Changed files by result: taken, refused", "result")
-        self.refused = gauge("config_refused", "1 while the newest files are refused and older ones are in force")
+    def _seconds(self, name: str) -> Histogram:
+        metric = find(f"gateway_{name}")
+        return Histogram(PREFIX + metric.name, metric.help, metric.labels, registry=self.registry, buckets=SECONDS)

@@ -46,6 +46,12 @@ class _Server(uvicorn.Server):
         self._loop.call_later(self._state.config.drain.finish_s, self._state.stop)
 
 
+def _connections(state: State) -> type[Connection]:
+    """The protocol that uvicorn makes an object of for every client."""
+    known = {"timeouts": staticmethod(lambda: state.config.timeouts), "open_now": state.metrics.connections}
+    return type("_Connection", (Connection,), known)
+
+
 async def serve(path: Path, host: str, port: int) -> None:
     """Serve until SIGTERM or SIGINT. Raises UsageError for a bad config."""
     async with aiohttp.ClientSession(
@@ -59,7 +65,7 @@ async def serve(path: Path, host: str, port: int) -> None:
             Gateway(state),
             host=host,
             port=port,
-            http=type("_Connection", (Connection,), {"timeouts": staticmethod(lambda: state.config.timeouts)}),
+            http=_connections(state),
             ws="none",
             lifespan="off",
             access_log=False,
