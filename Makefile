@@ -106,6 +106,11 @@ resume: $(PLACE) ## Go on with it (RUN=<run-id>, TAKE_OVER=1 if its machine is g
 fetch: $(PLACE) ## Copy model and report of a finished run here, verified (RUN=<run-id>, OUTPUT=<folder>)
 	@$(MANAGE) $(if $(OUTPUT),--output '$(OUTPUT)')
 
+.PHONY: cost
+cost: $(PLACE) ## What runs have cost (SINCE=2026-11-01, UNTIL=, PROMETHEUS=<url> for serving, JSON=1)
+	@$(PY) -m jobs.cost $(AT) $(if $(SET),--set '$(SET)') $(if $(SINCE),--since '$(SINCE)') $(if $(UNTIL),--until '$(UNTIL)') \
+	  $(if $(PROMETHEUS),--prometheus '$(PROMETHEUS)') $(if $(JSON),--json)
+
 ##@ Operate
 
 # Settings of the operations: a file of their own, and SET over it.
@@ -160,6 +165,10 @@ lint: $(EVERYTHING) ## Format check, lint and type check
 .PHONY: charts
 charts: $(VENV)/.dev ## Write the charts' values schemas and README tables from their values.yaml
 	@$(PY) charts/values_schema.py ray-lib ray-job haetsal
+
+.PHONY: observability
+observability: $(VENV)/.dev ## Write the table of metrics and the dashboards from their definitions
+	@$(PY) -m jobs.metrics.table && $(PY) -m charts.dashboards
 
 .PHONY: bench
 bench: $(VENV)/.dev ## Measure the figures in the README on this machine

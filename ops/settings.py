@@ -12,6 +12,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from jobs.costs.settings import CostSettings
 from jobs.section import Address, Section
 from ops.health.settings import AlertSettings, HealthSettings, RecoverySettings
 
@@ -129,6 +130,8 @@ class OpsSettings(Section):
     """Tracking."""
     runs: RunsSettings = RunsSettings()
     """Artifacts."""
+    cost: CostSettings = CostSettings()
+    """Prices and the month's budget."""
     keys: KeySettings = KeySettings()
     """Encryption and signature."""
     retention: RetentionSettings = RetentionSettings()

@@ -50,11 +50,14 @@ class Profile(Section):
     """A working operator has answered a new RayJob after this time."""
     defaults: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """What defaults of the settings are here; config file and SET go over them."""
+    cost: dict[str, Any] = Field(default_factory=dict)
+    """Prices and budget of the place, the settings' section `cost`."""
 
     @property
     def base(self) -> dict[str, dict[str, Any]]:
         """What settings start from here."""
-        return self.defaults | {"storage": {"root": self.storage_root} | self.defaults.get("storage", {})}
+        cost = {"cost": self.cost | self.defaults.get("cost", {})}
+        return self.defaults | cost | {"storage": {"root": self.storage_root} | self.defaults.get("storage", {})}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,10 @@ from jobs.metrics.definitions import DEFINITIONS, FROM_RAY, LABELS, OF_THE_SEED,
 FILE = Path(__file__).with_name("README.md")
 
 _SOURCES: dict[Source, tuple[str, str]] = {
-    "train": ("A training run", "the metrics port of the Ray node that its first worker is on (PodMonitor `ray-workers`)"),
+    "train": (
+        "A training run",
+        "the metrics port of the Ray node that its first worker is on (PodMonitor `ray-workers`)",
+    ),
     "tune": ("A study", "the metrics port of the Ray node that its driver is on (PodMonitor `ray-heads`)"),
     "gateway": ("The gateway", "`/metrics` of each replica (PodMonitor `gateway`)"),
     "operations": (
@@ -32,7 +35,15 @@ def markdown() -> str:
         *(f"| {what} | `{name}` |" for what, name in OF_THE_SEED.items()),
     ]
     for source, (title, where) in _SOURCES.items():
-        parts += ["", f"## {title}", "", f"From {where}.", "", "| name | type | unit | labels | what |", "|---|---|---|---|---|"]
+        parts += [
+            "",
+            f"## {title}",
+            "",
+            f"From {where}.",
+            "",
+            "| name | type | unit | labels | what |",
+            "|---|---|---|---|---|",
+        ]
         for one in DEFINITIONS:
             if one.source == source:
                 labels = ", ".join(one.labels)

@@ -8,12 +8,13 @@ from cdktn import App, Fn, TerraformStack
 from cdktn_provider_helm.provider import HelmProvider, HelmProviderKubernetes, HelmProviderKubernetesExec
 from cdktn_provider_helm.release import Release
 
+from terraform import platform_facts
 from terraform.addons import values
 from terraform.backend import use_s3_state
 from terraform.platform.stack import Platform
 from terraform.settings import Environment, Kind
 from terraform.storage.stack import Storage
-from terraform.versions import ROOT, Versions
+from terraform.versions import ROOT, Versions, load_prices
 
 RELEASE_TIMEOUT_S = 900
 
@@ -38,6 +39,7 @@ def aws_addons_stack(
         ),
     )
     database = platform.database
+    cost = platform_facts.cost(environment, load_prices())
     aws = values.Aws(
         cluster_name=cluster.name,
         region=environment.region,
@@ -47,6 +49,8 @@ def aws_addons_stack(
         backups_bucket=storage.buckets.backups.resource.id,
         database_address=database.address if database else None,
         database_secret_arn=database.secret_arn if database else None,
+        prices=cost["usd_per_hour"],
+        month_budget_usd=cost["month_budget_usd"],
     )
     first = [
         _release(stack, versions, "nvidia-device-plugin", "kube-system", values.device_plugin()),

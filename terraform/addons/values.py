@@ -33,6 +33,9 @@ class Aws:
     backups_bucket: str
     database_address: str | None
     database_secret_arn: str | None
+    prices: dict[str, float]
+    """USD per machine and hour, by workload."""
+    month_budget_usd: float
 
 
 def kuberay(aws: Aws | None) -> Values:
@@ -147,6 +150,7 @@ def platform(aws: Aws | None) -> Values:
             "data": f"s3://{aws.data_bucket}",
             "backups": f"s3://{aws.backups_bucket}",
         },
+        "operations": {"prices": aws.prices, "monthBudget": aws.month_budget_usd},
     }
 
 

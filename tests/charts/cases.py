@@ -13,7 +13,7 @@ NOTHING = {
     "priorities": {"enabled": False},
     "operations": {
         "drillNamespace": "",
-        "jobs": {n: {"enabled": False} for n in ("backup", "health", "drill", "retention")},
+        "jobs": {n: {"enabled": False} for n in ("backup", "health", "drill", "retention", "cost")},
     },
 }
 CONFIG = 'model: {source: "org/모델"}\ntrain: {epochs: 1}\n'

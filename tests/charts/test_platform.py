@@ -49,7 +49,7 @@ def test_nothing_is_made_that_was_not_asked_for(helm):
 def test_cronjobs_do_not_overlap_and_run_by_the_clock_of_seoul(helm):
     jobs = [entry for entry in helm.render("haetsal", AWS) if entry["kind"] == "CronJob"]
     assert {job["metadata"]["name"]: container(job)["command"][:3] for job in jobs} == {
-        name: ["python", "-m", f"ops.{name}"] for name in ("backup", "health", "drill", "retention")
+        name: ["python", "-m", f"ops.{name}"] for name in ("backup", "health", "drill", "retention", "cost")
     }
     for job in jobs:
         spec = job["spec"]
@@ -59,6 +59,7 @@ def test_cronjobs_do_not_overlap_and_run_by_the_clock_of_seoul(helm):
         assert spec["jobTemplate"]["spec"]["activeDeadlineSeconds"] and spec["jobTemplate"]["spec"]["backoffLimit"] == 2
         assert "concurrency" not in job["metadata"]["name"]
     accounts = {job["metadata"]["name"]: pod(job)["serviceAccountName"] for job in jobs}
+    assert accounts.pop("cost") == accounts["backup"]  # both read what runs left and publish a figure
     assert len(set(accounts.values())) == 4  # one identity each: who backs up cannot delete, who deletes cannot write
 
 

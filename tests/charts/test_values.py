@@ -21,6 +21,8 @@ PASSED_AWS = addons.Aws(
     "backups",
     "db",
     "arn:aws:secretsmanager:x",
+    {"training": 1.49, "inference": 0.99},
+    1500,
 )
 
 

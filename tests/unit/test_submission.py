@@ -132,7 +132,9 @@ def test_profiles_of_this_repository(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     aws = profile.load("aws", "dev")
     assert aws.kube_context == "haetsal-dev" and aws.storage_root.startswith("s3://haetsal-dev-artifacts-")
     assert aws.registry and aws.registry.endswith(".amazonaws.com/haetsal-dev")
-    assert settings.load(None, "train.epochs=3", aws.base).scaling.gpus_per_worker == 1
+    tree = settings.load(None, "train.epochs=3", aws.base)
+    assert tree.scaling.gpus_per_worker == 1
+    assert tree.cost.usd_per_hour["training"] == 1.49 and tree.cost.month_budget_usd == 1500  # g5.2xlarge, dev.yaml
 
 
 def test_configuration_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
