@@ -40,7 +40,7 @@ def _instant(url: str, query: str, at_s: float) -> float:
         raise UsageError(f"{url}: is no address of Prometheus; it begins with http:// or https://")
     asked = f"{url.rstrip('/')}/api/v1/query?{urllib.parse.urlencode({'query': query, 'time': at_s})}"
     try:
-        with urllib.request.urlopen(asked, timeout=_TIMEOUT_S) as answer:  # noqa: S310  (checked above)
+        with urllib.request.urlopen(asked, timeout=_TIMEOUT_S) as answer:
             result = json.load(answer)["data"]["result"]
     except (OSError, ValueError, KeyError) as error:
         raise RemoteError(f"Prometheus at {url}: {error}") from None

@@ -1,4 +1,4 @@
-"""`python -m jobs.metrics.table`: write README.md beside this file, the table of all metrics, from their definitions."""
+"""`python -m jobs.metrics.table`: write README.md beside this file, the table of all metrics, from `definitions.py`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SOURCES: dict[Source, tuple[str, str]] = {
     "gateway": ("The gateway", "`/metrics` of each replica (PodMonitor `gateway`)"),
     "operations": (
         "Operations",
-        "`/metrics` of `ops-exporter` (PodMonitor `operations`): what backup, drill, retention, health and cost found last",
+        "`/metrics` of `ops-exporter` (PodMonitor `operations`): what backup, drill, health and cost found last",
     ),
 }
 

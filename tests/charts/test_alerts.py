@@ -65,6 +65,16 @@ def test_every_alert_says_what_to_do(groups):
             assert "@namespace@" not in rule["expr"]
 
 
+def test_every_alert_has_its_section_in_the_runbook(groups, repository):
+    text = (repository / "ops" / "RUNBOOK.md").read_text(encoding="utf-8")
+    sections = re.findall(r"^## (\S+)\n\n(\S.*)", text.partition("# Alerts of Prometheus")[2], re.MULTILINE)
+    alerts = [rule["alert"] for group in groups for rule in group["rules"]]
+    assert sorted(name for name, _ in sections) == sorted(alerts)
+    assert set(re.findall(r"\(#([a-z-]+)\)", text)) <= {
+        name.lower() for name in re.findall(r"^## (\S+)", text, re.MULTILINE)
+    }
+
+
 def dashboards(objects: list[dict]) -> dict[str, dict]:
     labelled = (o for o in objects if o["metadata"]["labels"].get("grafana_dashboard") == "1")
     return {name: json.loads(text) for o in labelled for name, text in o["data"].items()}
