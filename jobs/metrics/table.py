@@ -27,7 +27,7 @@ def markdown() -> str:
     parts = [
         "# Metrics",
         "",
-        "Written by `make observability` from `definitions.py`; `tests/observe` compares it with what real processes export.",
+        "Written by `make observability`; `tests/observe` compares it with what real processes export.",
         "Labels take their values from files that a person writes and from run ids, never from requests.",
         "",
         "| asked for by | name |",

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import importlib.util
 import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any, Literal
 
 import ray
@@ -20,6 +22,7 @@ from jobs.serving import answers, scaling, source
 from jobs.serving.front import Front
 from jobs.serving.protocol import ApiError, ChatRequest, CompletionRequest, parse
 from jobs.settings import Settings
+from jobs.spans import Spans
 
 STALLED_S = 120.0
 """A step that takes longer will not end: the replica is replaced."""
@@ -40,6 +43,7 @@ class EngineServer:
         self._engine = self._replica.engine
         self._front = Front(self._engine, self._replica.tokenizer, self._replica.context_tokens)
         self._created_unix_s = int(time.time())
+        self._spans = Spans("haetsal-engine")
 
     async def reconfigure(self, config: dict[str, Any]) -> None:
         """Serve's `user_config`, `{adapters: {name: address}}`: load what is new, drop what is gone, warm up.
@@ -77,11 +81,19 @@ class EngineServer:
         task = await self._front.task(request)
         if request.stream:
             return StreamingResponse(
-                self._front.stream(request, task),
+                self._spanned(http, self._front.stream(request, task)),
                 media_type="text/event-stream",
                 headers={"cache-control": "no-cache", "x-accel-buffering": "no"},
             )
-        return JSONResponse(await self._front.answer(request, task))
+        with self._spans.span("generate", http.headers):
+            return JSONResponse(await self._front.answer(request, task))
+
+    async def _spanned(self, http: HttpRequest, pieces: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+        """The pieces of a stream, in a span from the first to the last."""
+        with self._spans.span("generate", http.headers):
+            async with aclosing(pieces):  # a client that leaves ends the computation at once
+                async for piece in pieces:
+                    yield piece
 
 
 def _expect(http: HttpRequest, method: str) -> None:

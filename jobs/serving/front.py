@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from jinja2 import TemplateError
@@ -72,7 +72,7 @@ class Front:
             raise _failed(error) from None
         return _frame(request, task).whole(texts, finishes, sum(tokens))
 
-    async def stream(self, request: Request, task: Task) -> AsyncIterator[bytes]:
+    async def stream(self, request: Request, task: Task) -> AsyncGenerator[bytes, None]:
         """The same as events. When the computation fails the last one is the error, and there is no [DONE]."""
         frame = _frame(request, task)
         tokens = [0] * task.choices

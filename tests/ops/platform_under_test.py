@@ -23,7 +23,7 @@ from postgres import MLFLOW_ROWS, MLFLOW_TABLES
 from rayapi import Namespace
 
 from jobs import cli
-from ops import drill, retention
+from ops import cost, drill, retention
 from ops.backup import __main__ as backup_command
 from ops.backup.objects import Objects, open_objects
 from ops.health import __main__ as health_command
@@ -35,6 +35,7 @@ _COMMANDS = {
     "restore": restore_command.command,
     "drill": drill.command,
     "retention": retention.command,
+    "cost": cost.command,
     "health": health_command.command,
 }
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from jobs.serving.gateway.config import Limits
 from jobs.serving.gateway.forward import Cut, Job, forward
@@ -15,6 +16,9 @@ from jobs.serving.gateway.receipts import Answered
 from jobs.serving.gateway.sse import error_event
 from jobs.serving.gateway.state import State
 from jobs.serving.protocol import ApiError, ChatRequest, CompletionRequest, parse
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
 
 _log = logging.getLogger("gateway")
 _CLIENT_LEFT = "499"
@@ -41,8 +45,22 @@ class _Record:
 async def complete(state: State, call: Call, kind: type[ChatRequest] | type[CompletionRequest]) -> None:
     """Answer one request. Raises ApiError, and ClientGone when there is nobody left to answer."""
     record = _Record(time.monotonic())
+    with state.spans.span("completion") as span:
+        try:
+            await _answer(state, call, kind, record, span)
+        finally:
+            if span:
+                model, variant = (record.job.request.model, record.job.variant) if record.job else ("", "")
+                span.set_attributes(
+                    {"haetsal.model": model, "haetsal.variant": variant, "haetsal.status": record.status}
+                )
+
+
+async def _answer(
+    state: State, call: Call, kind: type[ChatRequest] | type[CompletionRequest], record: _Record, span: Span | None
+) -> None:
     try:
-        await _complete(state, call, kind, record)
+        await _complete(state, call, kind, record, span)
     except ApiError as error:
         record.status = str(error.status)
         raise
@@ -57,7 +75,7 @@ async def complete(state: State, call: Call, kind: type[ChatRequest] | type[Comp
 
 
 async def _complete(
-    state: State, call: Call, kind: type[ChatRequest] | type[CompletionRequest], record: _Record
+    state: State, call: Call, kind: type[ChatRequest] | type[CompletionRequest], record: _Record, span: Span | None
 ) -> None:
     config = state.config
     caller = state.caller(call.header("authorization"))
@@ -77,6 +95,8 @@ async def _complete(
         routes=state.routes(request.model, identity, call.header("x-haetsal-variant")),
         settings=config,
         metrics=state.metrics,
+        spans=state.spans,
+        span=span,
         sign=lambda variant: state.receipts.sign(Answered(call.request_id, request.model, variant), caller.id),
     )
     answers = request.n * (request.answer_tokens or min(_USUAL_ANSWER_TOKENS, config.limits.output_tokens))

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import aiohttp
 
@@ -21,6 +22,10 @@ from jobs.serving.gateway.http import Call
 from jobs.serving.gateway.metrics import Metrics
 from jobs.serving.gateway.sse import Events, Usage, only_opening, usage_of
 from jobs.serving.protocol import ApiError, ChatRequest, CompletionRequest, StreamOptions
+from jobs.spans import Spans, headers
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
 
 _PASSED_ON = (400, 413, 422)
 """What a backend may say to a client: its request does not fit. Any other refusal is a fault on our side."""
@@ -56,6 +61,9 @@ class Job:
     metrics: Metrics
     sign: Callable[[str], str]
     """The request id that the client sees, given the variant that answers."""
+    spans: Spans
+    span: Span | None
+    """Of the request: what each try's span is a child of."""
     variant: str = ""
     """Who answers."""
     usage: Usage | None = None
@@ -107,7 +115,9 @@ async def forward(job: Job, call: Call) -> None:
                     await asyncio.sleep(job.settings.retries.backoff_s * 2 ** (index - len(addresses)))
                 address = addresses[index % len(addresses)]
                 try:
-                    return await (_stream if job.request.stream else _unary)(job, route, address, call)
+                    with job.spans.span("try", job.span, backend=route.backend.name) as span:
+                        ask = _stream if job.request.stream else _unary
+                        return await ask(job, route, address, call, job.headers | headers(span))
                 except TryFailed as failure:
                     last = failure
                     call.extra_headers["x-haetsal-variant"] = route.variant
@@ -119,12 +129,12 @@ async def forward(job: Job, call: Call) -> None:
     raise _gave_up(last)
 
 
-async def _unary(job: Job, route: Route, address: Address, call: Call) -> None:
+async def _unary(job: Job, route: Route, address: Address, call: Call, sent: dict[str, str]) -> None:
     wait, backend = job.settings.timeouts, route.backend
     try:
         async with (
             _first_byte(address, wait.answer_s),
-            backend.ask(address, job.path, job.body_for(backend), job.headers, wait) as response,
+            backend.ask(address, job.path, job.body_for(backend), sent, wait) as response,
         ):
             body = await whole(response)
     except TimeoutError:
@@ -136,7 +146,7 @@ async def _unary(job: Job, route: Route, address: Address, call: Call) -> None:
     await call.respond(200, job.renamer(backend)(body), "application/json")
 
 
-async def _stream(job: Job, route: Route, address: Address, call: Call) -> None:
+async def _stream(job: Job, route: Route, address: Address, call: Call, sent: dict[str, str]) -> None:
     wait, backend = job.settings.timeouts, route.backend
     job.events = events = Events(keep_usage=job.request.includes_usage)
     opening = b""
@@ -145,7 +155,7 @@ async def _stream(job: Job, route: Route, address: Address, call: Call) -> None:
     try:
         async with (
             _first_byte(address, wait.first_byte_s) as clock,
-            backend.ask(address, job.path, job.body_for(backend), job.headers, wait) as response,
+            backend.ask(address, job.path, job.body_for(backend), sent, wait) as response,
         ):
             if response.status != 200:
                 _checked(response, await whole(response))

@@ -27,6 +27,7 @@ from jobs.serving.gateway.receipts import VARIABLE, Receipts, load_secret
 from jobs.serving.gateway.shadow import Shadows
 from jobs.serving.gateway.variants import ranked
 from jobs.serving.protocol import ApiError
+from jobs.spans import Spans
 
 _LOOK_S = 1.0
 """How often the files are looked at."""
@@ -50,6 +51,7 @@ class State:
     def __init__(self, path: Path, session: aiohttp.ClientSession) -> None:
         self._path, self._session = path, session
         self.metrics = Metrics()
+        self.spans = Spans("haetsal-gateway")
         self.started_unix_s = int(time.time())
         self.shadows = Shadows(self.metrics)
         self.draining = False
