@@ -46,8 +46,8 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # trl ships no types
 
     control: TrainerControl
 
-    def __init__(self, *, feed: Feed, **options: Any) -> None:
-        self._feed = feed
+    def __init__(self, *, feed: Feed | None = None, **options: Any) -> None:
+        self._feed = feed or Feed()
         super().__init__(**options)
 
     def create_accelerator_and_postprocess(self) -> None:

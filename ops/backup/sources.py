@@ -11,7 +11,7 @@ from typing import Any
 import urllib3
 
 from jobs import manifest
-from jobs.errors import EnvironmentNotReady, HaetsalError, RemoteError
+from jobs.errors import HaetsalError, RemoteError
 from jobs.storage import NotFound, Storage
 from ops.backup.catalog import Item
 from ops.backup.chunks import pieces
@@ -125,12 +125,12 @@ def runs(settings: RunsSettings, upload: Upload) -> Iterator[Item]:
     storage = Storage(settings.root)
     index: dict[str, Any] = {}
     for run in storage.list("runs"):
+        if run.startswith("latest"):  # `latest` and `latest-<job>` are files, not runs
+            continue
         rel = f"runs/{run}/model"
         try:
             entries = manifest.parse(storage.read(f"{rel}/{manifest.MANIFEST}"), storage.address(rel))
-        except (NotFound, EnvironmentNotReady) as error:
-            if isinstance(error, EnvironmentNotReady) and run != "latest":  # `latest` is a file, not a run
-                raise
+        except NotFound:
             continue
         index[rel] = {name: vars(entry) for name, entry in entries.items()}
     yield _item("ArtifactIndex", "runs", upload, index)

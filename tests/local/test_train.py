@@ -374,3 +374,31 @@ def test_chat_answers_what_comes_through_a_pipe(
     assert said.exit_code == 0, said.err
     assert finished.run.id in said.err
     assert said.out.strip()
+
+
+@pytest.mark.long
+def test_a_spent_budget_ends_a_run_at_its_next_checkpoint_for_good(command: Command, tmp_path: Path) -> None:
+    done = command.train(tmp_path, cost__usd_per_hour__training=100_000, cost__run_budget_usd=0.01)
+    assert done.exit_code == 3
+    assert "of 0.01 USD (cost.run_budget_usd) are spent; its last checkpoint is kept" in done.error_line
+    assert "make train RESUME" not in done.err
+    assert checkpoint_steps(done.run) == [4], "the first checkpoint after it was spent"
+    again = command.call("train", tmp_path, "--resume", done.run.id, "--set", f"storage.root={tmp_path}")
+    assert again.exit_code == 3 and checkpoint_steps(done.run) == [4]
+
+    refused = command.train(tmp_path, cost__usd_per_hour__training=1, cost__month_budget_usd=0.01)
+    assert refused.exit_code == 3 and "(cost.month_budget_usd) are spent in" in refused.error_line
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [done.run.id], "no run was begun"
+
+
+@pytest.mark.long
+def test_what_a_run_cost_is_in_its_result_and_in_mlflow(command: Command, tmp_path: Path) -> None:
+    done = command.train(tmp_path, cost__usd_per_hour__training=3600, train__epochs=1)
+    assert done.exit_code == 0, done.err
+    cost = done.run.result()["cost"]
+    assert cost["usd"] == pytest.approx(cost["seconds"], rel=0.02)
+    assert 0 < cost["idle_usd"] < cost["usd"] and cost["machines"] == 1
+    assert cost["usd_per_million_tokens"] == pytest.approx(cost["usd"] / done.run.result()["tokens"] * 1e6, rel=0.01)
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    (found,) = client.search_runs([client.get_experiment_by_name("haetsal").experiment_id])
+    assert found.data.metrics["result/cost.usd"] == cost["usd"]

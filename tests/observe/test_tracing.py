@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -26,8 +25,7 @@ SECRET = "주민번호900101-1234567"
 def collecting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
     if collector.program() is None:
         pytest.skip("no collector: python -m tests.observe.collector builds one")
-    if importlib.util.find_spec("opentelemetry.exporter.otlp.proto.http") is None:
-        pytest.skip("opentelemetry-exporter-otlp-proto-http is not installed")
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="make setup installs it")
     with collector.collecting(tmp_path_factory.mktemp("collector")) as it:
         yield it
 

@@ -257,7 +257,8 @@ def test_artifacts_are_indexed_by_their_hashes_and_the_promotion_log_is_kept(
         (model / "adapter.safetensors").write_bytes(run.encode())
         write_manifest(model)
     (root / "runs" / "train-unfinished").mkdir()
-    (root / "runs" / "latest").write_text("train-2", encoding="utf-8")
+    for pointer in ("latest", "latest-train"):
+        (root / "runs" / pointer).write_text("train-2", encoding="utf-8")
     log = b'{"alias": "champion", "to": "2"}\n'
     (root / "promotions.jsonl").write_bytes(log)
     backup_id = platform.with_(runs__root=root).run("backup").backup_id
