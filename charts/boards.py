@@ -209,7 +209,7 @@ BOARDS: tuple[Board, ...] = (
                 "none",
                 ("sum by (NodeType) (autoscaler_active_nodes)", "{{NodeType}} active"),
                 ("sum by (NodeType) (autoscaler_pending_nodes)", "{{NodeType}} pending"),
-                ("sum(autoscaler_failed_create_nodes)", "could not be made"),
+                ("sum(autoscaler_failed_create_nodes_total)", "could not be made"),
             ),
             _panel(
                 "CPUs asked for and there",

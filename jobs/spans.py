@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from jobs.errors import EnvironmentNotReady
 
 if TYPE_CHECKING:
+    from opentelemetry.context import Context
     from opentelemetry.trace import Span, Tracer
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -55,7 +56,7 @@ def headers(span: Span | None) -> dict[str, str]:
     return {_HEADER: f"00-{it.trace_id:032x}-{it.span_id:016x}-{it.trace_flags:02x}"}
 
 
-def _context(parent: Span | Mapping[str, str] | None) -> object:
+def _context(parent: Span | Mapping[str, str] | None) -> Context:
     from opentelemetry import trace
     from opentelemetry.context import Context
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator

@@ -26,10 +26,9 @@ def server(folder: Path, host: str, port: int) -> ThreadingHTTPServer:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            answers = {"/metrics": lambda: text(folder), "/healthz": lambda: "ok\n"}
-            answer = answers.get(self.path)
-            body = answer().encode() if answer else b""
-            self.send_response(200 if answer else 404)
+            known = {"/metrics": text(folder), "/healthz": "ok\n"}
+            body = known.get(self.path, "").encode()
+            self.send_response(200 if self.path in known else 404)
             self.send_header("content-type", CONTENT_TYPE_LATEST if self.path == "/metrics" else "text/plain")
             self.send_header("content-length", str(len(body)))
             self.end_headers()

@@ -99,6 +99,9 @@ def loop(settings: Settings, run: Run, worker: Worker) -> dict[str, Any]:
         except HaetsalError as error:
             events.append("failed", type=type(error).__name__, reason=str(error), exit_code=error.exit_code)
             raise
+        finally:
+            if telemetry:
+                telemetry.close()
         events.append("result", **result)
         return result
 

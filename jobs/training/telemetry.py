@@ -49,3 +49,7 @@ class Telemetry:
     def checkpoint(self) -> None:
         """A checkpoint is safe."""
         self._recorder.set("train_last_checkpoint_timestamp_seconds", self._clock())
+
+    def close(self) -> None:
+        """The run is over in this process."""
+        self._recorder.close()

@@ -31,6 +31,10 @@ class Recorder(Callback):  # type: ignore[misc]
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         self._start(trial)
 
+    def close(self) -> None:
+        """The study ends in this process."""
+        self._telemetry.close()
+
     def _start(self, trial: Any) -> None:
         draw = trial.config["draw"]
         self._events.append(

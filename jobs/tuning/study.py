@@ -6,6 +6,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 from jobs import models
@@ -127,8 +128,8 @@ def _fit(
     from jobs.tuning.recorder import Recorder, Stopper
     from jobs.tuning.trial import trial
 
-    known = record.trials(events.read())
-    with tempfile.TemporaryDirectory(prefix="haetsal-") as scratch:
+    known, recorder = record.trials(events.read()), Recorder(settings, events, ended)
+    with closing(recorder), tempfile.TemporaryDirectory(prefix="haetsal-") as scratch:
         tune.run(
             trial,
             name=run.id,
@@ -139,7 +140,7 @@ def _fit(
             search_alg=search.searcher(settings, known),
             scheduler=search.scheduler(settings, known),
             stop=Stopper(over),
-            callbacks=[Recorder(settings, events, ended)],
+            callbacks=[recorder],
             storage_path=scratch,
             reuse_actors=True,  # the imports of a training process cost 15 s of CPU
             raise_on_failed_trial=False,

@@ -29,3 +29,7 @@ class Telemetry:
         best = min((trial.loss for trial in found.values()), default=math.inf)
         if math.isfinite(best):
             self._recorder.set("tune_best_loss", best)
+
+    def close(self) -> None:
+        """The study is over in this process."""
+        self._recorder.close()

@@ -34,15 +34,15 @@ _NODE_TYPES = {
 _NO_COMMANDS = ("initialization", "setup", "head_setup", "worker_setup", "head_start_ray", "worker_start_ray")
 
 
-def wait_for(what: Callable[[], Any], why: str) -> Any:
+def wait_for(what: Callable[[], Any], why: str, within_s: float = START_S) -> Any:
     """The first true answer of `what`."""
-    end = time.monotonic() + START_S
+    end = time.monotonic() + within_s
     while time.monotonic() < end:
         with contextlib.suppress(httpx.TransportError):
             if found := what():
                 return found
         time.sleep(0.2)
-    raise AssertionError(f"{why}: not within {START_S} s")
+    raise AssertionError(f"{why}: not within {within_s:g} s")
 
 
 @dataclass(frozen=True)
@@ -144,10 +144,10 @@ class Prometheus:
 
 @contextlib.contextmanager
 def prometheus(folder: Path, targets: dict[str, list[str]], of_kubernetes: dict[str, str]) -> Iterator[Prometheus]:
-    """Scrapes `targets` by job every second. `of_kubernetes` are labels that the operator would add from the pods."""
+    """Scrapes `targets` by job every two seconds. `of_kubernetes` are labels that the operator would add."""
     assert PROMETHEUS
     config = {
-        "global": {"scrape_interval": "1s", "scrape_timeout": "1s"},
+        "global": {"scrape_interval": "2s", "scrape_timeout": "2s"},
         "scrape_configs": [
             {"job_name": job, "static_configs": [{"targets": found, "labels": of_kubernetes}]}
             for job, found in targets.items()
