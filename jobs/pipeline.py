@@ -14,6 +14,7 @@ from __future__ import annotations
 import sys
 
 from jobs import begin, cli, settings
+from jobs.costs import month
 from jobs.errors import HaetsalError, IntegrityError, Interrupted
 from jobs.registry.history import History
 from jobs.registry.promotion import Office
@@ -29,6 +30,7 @@ from jobs.release.serving import Serving
 from jobs.release.subjobs import Jobs, Processes
 from jobs.runs import EventLog, Run, git_revision
 from jobs.settings import Settings
+from jobs.spans import Spans
 from jobs.storage import Storage
 from jobs.training import launch
 
@@ -56,6 +58,7 @@ def main() -> None:
             _foresee(tree, storage)
             return
         storage.check_writable()
+        month.check(tree, storage)
         run = Run.create(storage, "pipeline", settings.to_yaml(tree))
     print(f"run {run.id}\n  {run.address()}", flush=True)
     found = conduct(tree, run, Processes(), LocalServing(tree, RayEngines(tree)))
@@ -75,7 +78,7 @@ def conduct(tree: Settings, run: Run, jobs: Jobs, servers: Serving) -> Ending:
             office = Office(
                 Registry(tree.registry, tree.tracking, run.storage), History(run.storage, tree.registry.model)
             )
-            machine = Machine(run.storage, events, lambda line: print(line, flush=True))
+            machine = Machine(run.storage, events, lambda line: print(line, flush=True), Spans("haetsal-pipeline"))
             done = machine.carry_out(Road(tree, run, Workshop(events, office, jobs, servers)).steps())
         except KeyboardInterrupt:
             _stopped(tree, run, events, Interrupted("stopped by the user"))

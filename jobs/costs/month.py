@@ -11,7 +11,7 @@ from typing import Any
 from jobs.costs.meter import WARN_AT
 from jobs.costs.spent import of_run
 from jobs.errors import BudgetSpent, HaetsalError
-from jobs.runs import Run, run_ids
+from jobs.runs import Run, job_of, run_ids
 from jobs.settings import Settings
 from jobs.storage import Storage
 
@@ -37,9 +37,12 @@ def began(run_id: str) -> date:
 
 
 def rows(storage: Storage, first: date, last: date) -> Iterator[Row]:
-    """All runs that began from `first` to `last`, both days included."""
+    """All runs that began from `first` to `last`, both days included.
+
+    A pipeline is left out: what its steps run are runs of their own, and would be counted twice.
+    """
     for run_id in run_ids(storage):
-        if first <= began(run_id) <= last:
+        if first <= began(run_id) <= last and job_of(run_id) != "pipeline":
             yield _row(Run(storage, run_id))
 
 

@@ -11,12 +11,16 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobs.errors import IntegrityError
 from jobs.events import EventLog
 from jobs.redact import redact_tree
+from jobs.spans import Spans
 from jobs.storage import NotFound, Storage
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
 
 BEGUN, DONE = "step-begun", "step-done"
 
@@ -65,18 +69,24 @@ class Machine:
     storage: Storage
     events: EventLog
     say: Callable[[str], None]
+    spans: Spans
 
     def carry_out(self, steps: Sequence[Step]) -> dict[str, Output]:
         """Do what is left of `steps`, in their order; the outputs of all that were needed.
 
         Raises what an effect raises; the log then holds all that was done.
         """
+        with self.spans.span("pipeline", run=self.events.run.id) as span:
+            return self._carry_out(steps, span)
+
+    def _carry_out(self, steps: Sequence[Step], span: Span | None) -> dict[str, Output]:
         outputs: dict[str, Output] = {}
         for step in steps:
             decision = decide(step, outputs, self._in_log(step), self.storage)
             self.say(f"{step.name:<9} {decision.verb}: {decision.reason}")
             if decision.verb == "run":
-                outputs[step.name] = self._do(step, outputs)
+                with self.spans.span(step.name, span):
+                    outputs[step.name] = self._do(step, outputs)
             elif decision.output is not None:
                 outputs[step.name] = decision.output
                 if decision.from_run is not None:

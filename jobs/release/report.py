@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jobs.costs.spent import price
 from jobs.events import Event, EventLog
 from jobs.redact import redact, redact_tree
 from jobs.registry.promotion import Office
@@ -147,18 +148,19 @@ def _state(metric: Mapping[str, Any]) -> str:
 
 def _cost(tree: Settings, events: Sequence[Event], done: Outputs) -> str:
     took = seconds_by_step(events)
-    price = tree.gate.price_per_hour
-    rows = [[name, f"{seconds / 60:.1f}", _price(seconds, price)] for name, seconds in took.items()]
+    priced = price(tree, "pipeline")
+    per_hour = priced[1] if priced else None
+    rows = [[name, f"{seconds / 60:.1f}", _price(seconds, per_hour)] for name, seconds in took.items()]
     total = sum(took.values())
-    rows.append(["in all", f"{total / 60:.1f}", _price(total, price)])
+    rows.append(["in all", f"{total / 60:.1f}", _price(total, per_hour)])
     reused = [name for name in done if name not in took]
     note = (
         f"\nTaken over from earlier runs, as nothing they depend on had changed: {', '.join(reused)}.\n"
         if reused
         else ""
     )
-    unknown = "" if price else "\nCosts are not known: `gate.price_per_hour` is not set.\n"
-    return f"## What it cost\n\n{_table(['step', 'minutes', 'cost'], rows)}{note}{unknown}"
+    unknown = "" if per_hour else "\nCosts are not known: `cost.usd_per_hour.training` is not set.\n"
+    return f"## What it cost\n\n{_table(['step', 'minutes', 'USD'], rows)}{note}{unknown}"
 
 
 def _price(seconds: float, per_hour: float | None) -> str:

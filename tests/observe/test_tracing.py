@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from jobs import spans
-from jobs.errors import EnvironmentNotReady
+from jobs.errors import EnvironmentNotReady, UsageError
+from jobs.release.machine import Machine, Output, Outputs, Step
+from jobs.runs import EventLog, Run
 from jobs.spans import ENDPOINT, Spans
+from jobs.storage import Storage
 from tests.gateway.processes import HTTP, Process, engine, free_port, gateway
 from tests.observe import collector
 from tests.observe.collector import Collector
@@ -108,6 +111,29 @@ def test_the_engines_span_is_a_child_of_the_gateways_try(
                     return sum(s.service == "haetsal-engine" and s.parent in tries for s in collecting.spans()) >= 2
 
                 wait_for(joined, "engine's spans below the gateway's")
+
+
+def test_the_steps_of_a_pipeline_are_one_trace(
+    collecting: Collector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ENDPOINT, collecting.endpoint)
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
+    run = Run.create(Storage(str(tmp_path)), "pipeline", "")
+
+    def fail(_: Outputs) -> Output:
+        raise UsageError("on purpose")
+
+    steps = [Step("learn", "learns", lambda _: {}, lambda _: {"a": 1}), Step("judge", "judges", lambda _: {}, fail)]
+    with run.lock(), EventLog(run) as events, pytest.raises(UsageError):
+        Machine(run.storage, events, lambda line: None, Spans("haetsal-pipeline")).carry_out(steps)
+
+    def ours() -> dict[str, collector.Collected]:
+        return {span.name: span for span in collecting.spans() if span.service == "haetsal-pipeline"}
+
+    found = wait_for(lambda: len(ours()) == 3 and ours(), "three spans")
+    assert {found["learn"].parent, found["judge"].parent} == {found["pipeline"].id}
+    assert "Error" in found["judge"].text and "Error" not in found["learn"].text
+    assert "on purpose" not in collecting.log.read_text(encoding="utf-8")
 
 
 def test_off_by_default(monkeypatch: pytest.MonkeyPatch) -> None:

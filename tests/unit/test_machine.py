@@ -8,6 +8,7 @@ import pytest
 from jobs.errors import RemoteError
 from jobs.release.machine import BEGUN, DONE, Machine, Output, Outputs, Step, foresee
 from jobs.runs import EventLog, Run
+from jobs.spans import Spans
 from jobs.storage import Storage
 
 
@@ -47,7 +48,7 @@ class Workbench:
         said: list[str] = []
         self.done = []
         with run.lock(), EventLog(run) as events:
-            return Machine(self.storage, events, said.append).carry_out(self.steps(**second)), said
+            return Machine(self.storage, events, said.append, Spans("test")).carry_out(self.steps(**second)), said
 
 
 @pytest.fixture
