@@ -85,8 +85,13 @@ def test_the_engines_span_is_a_child_of_the_gateways_try(
     with log.open("w") as out:
         command = [sys.executable, "tests/observe/serving.py", str(model), str(tmp_path)]
         served = subprocess.Popen(command, env=environ, stdin=subprocess.PIPE, stdout=out, stderr=out, text=True)
+
+    def engines() -> bool:
+        assert served.poll() is None, log.read_text()[-2000:]
+        return any(span.service == "haetsal-engine" for span in collecting.spans())
+
     with served:
-        wait_for(lambda: any(s.service == "haetsal-engine" for s in collecting.spans()), "the engine's own spans")
+        wait_for(engines, "the engine's own spans")
         url = wait_for(
             lambda: [w for w in log.read_text().split() if w.startswith("http://127.0.0.1:")], "its address"
         )[0]
