@@ -77,9 +77,11 @@ def test_the_engines_span_is_a_child_of_the_gateways_try(
 ) -> None:
     model, _ = inputs
     environ = os.environ | {
+        "PYTHONPATH": str(ROOT),
         ENDPOINT: collecting.endpoint,
         "OTEL_BSP_SCHEDULE_DELAY": "100",
         "RAY_AUTH_MODE": "disabled",
+        "RAY_raylet_start_wait_time_s": "240",
     }
     log = tmp_path / "engine.log"
     with log.open("w") as out:
