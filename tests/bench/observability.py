@@ -39,6 +39,7 @@ def steps() -> Iterator[tuple[str, str, bool]]:
     from jobs.storage import Storage
     from jobs.training.feed import Feed
     from jobs.training.telemetry import Telemetry
+    from tests.bench.steps import step_overhead
 
     tree = settings.load(None, "cost.usd_per_hour.training=1 cost.run_budget_usd=1")
     start_ray()

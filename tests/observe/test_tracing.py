@@ -16,7 +16,7 @@ from jobs.release.machine import Machine, Output, Outputs, Step
 from jobs.runs import EventLog, Run
 from jobs.spans import ENDPOINT, Spans
 from jobs.storage import Storage
-from tests.gateway.processes import HTTP, Process, engine, free_port, gateway
+from tests.gateway.processes import HTTP, ROOT, Process, engine, free_port, gateway
 from tests.observe import collector
 from tests.observe.collector import Collector
 from tests.observe.plant import wait_for
