@@ -1,10 +1,10 @@
 """How we know what autoscaling saves. Each command prints Markdown tables, which the README beside this file shows.
 
-    python -m tests.bench.autoscaling compare       static provisioning, the guide's policy and ours
-    python -m tests.bench.autoscaling choose        ways to scale, from which ours was chosen on other weeks
-    python -m tests.bench.autoscaling validate      the model against Ray's own autoscaler
-    python -m tests.bench.autoscaling sensitivity   what the result depends on; writes plots with --plots FOLDER
-    python -m tests.bench.autoscaling scale         run time of the model up to 10,000 nodes
+python -m tests.bench.autoscaling compare       static provisioning, the guide's policy and ours
+python -m tests.bench.autoscaling choose        ways to scale, from which ours was chosen on other weeks
+python -m tests.bench.autoscaling validate      the model against Ray's own autoscaler
+python -m tests.bench.autoscaling sensitivity   what the result depends on; writes plots with --plots FOLDER
+python -m tests.bench.autoscaling scale         run time of the model up to 10,000 nodes
 """
 
 from __future__ import annotations
