@@ -407,6 +407,6 @@ def test_dry_run_tells_space_steps_and_resources(
     assert "0.0001 to 0.01, logarithmic" in told["train.learning rate"]
     assert "1, 2, 4 × lora.rank" in told["lora.alpha"]
     assert " 60 " in told["steps per trial"]
-    assert " 360 at most" in told["steps in all"]
+    assert " 240 at most" in told["steps in all"]
     assert "evaluation 1, 2, 4 of 6" in told["rungs"]
     assert run_ids(Storage(str(tmp_path))) == []

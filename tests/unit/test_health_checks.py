@@ -210,7 +210,8 @@ def test_xids(said: str, number: int | None, severity: Severity) -> None:
 
 def test_every_finding_is_in_the_runbook_and_the_other_way_round() -> None:
     path = Path(__file__).resolve().parents[2] / "ops/RUNBOOK.md"
-    headings = re.findall(r"^## (\S+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    ours, _, _ = path.read_text(encoding="utf-8").partition("\n# Alerts of Prometheus\n")
+    headings = re.findall(r"^## (\S+)$", ours, re.MULTILINE)
     assert sorted(headings) == sorted(Id), set(headings) ^ set(Id)
 
 
