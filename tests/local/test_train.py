@@ -396,7 +396,7 @@ def test_what_a_run_cost_is_in_its_result_and_in_mlflow(command: Command, tmp_pa
     done = command.train(tmp_path, cost__usd_per_hour__training=3600, train__epochs=1)
     assert done.exit_code == 0, done.err
     cost = done.run.result()["cost"]
-    assert cost["usd"] == pytest.approx(cost["seconds"], rel=0.02)
+    assert cost["usd"] == pytest.approx(cost["seconds"], abs=0.1)  # which is rounded to a tenth
     assert 0 < cost["idle_usd"] < cost["usd"] and cost["machines"] == 1
     assert cost["usd_per_million_tokens"] == pytest.approx(cost["usd"] / done.run.result()["tokens"] * 1e6, rel=0.01)
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")

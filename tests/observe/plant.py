@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -91,31 +92,33 @@ def head(folder: Path) -> Iterator[Head]:
         "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",
     }
-    command = [
-        *("start", "--head", "--block", "--port", str(gcs), "--autoscaling-config", str(file), "--num-cpus", "4"),
-        *("--metrics-export-port", str(metrics), "--dashboard-agent-listen-port", str(agent)),
-        *("--dashboard-agent-grpc-port", str(grpc), "--ray-client-server-port", str(client)),
-        *("--include-dashboard=false", "--disable-usage-stats", "--object-store-memory", "100000000"),
-        *("--temp-dir", str(folder / "r")),
-    ]
-    with (folder / "head.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ray.scripts.scripts", *command],
-            env=environ, stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
-    address = f"127.0.0.1:{gcs}"
-    it = Head(address, f"127.0.0.1:{metrics}", f"127.0.0.1:{autoscaler}", environ | {"RAY_ADDRESS": address})
-    try:
-        wait_for(lambda: "ray_node_cpu_utilization" in it.text(), "the head's metrics")
-        yield it
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)  # `ray start --block` ends what it has started
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(30)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    # Ray's sockets have paths of at most 107 bytes, for which a folder of pytest's may be too long.
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as short:
+        command = [
+            *("start", "--head", "--block", "--port", str(gcs), "--autoscaling-config", str(file), "--num-cpus", "4"),
+            *("--metrics-export-port", str(metrics), "--dashboard-agent-listen-port", str(agent)),
+            *("--dashboard-agent-grpc-port", str(grpc), "--ray-client-server-port", str(client)),
+            *("--include-dashboard=false", "--disable-usage-stats", "--object-store-memory", "100000000"),
+            *("--temp-dir", short),
+        ]
+        with (folder / "head.log").open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "ray.scripts.scripts", *command],
+                env=environ, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        address = f"127.0.0.1:{gcs}"
+        it = Head(address, f"127.0.0.1:{metrics}", f"127.0.0.1:{autoscaler}", environ | {"RAY_ADDRESS": address})
+        try:
+            wait_for(lambda: "ray_node_cpu_utilization" in it.text(), "the head's metrics")
+            yield it
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)  # `ray start --block` ends what it has started
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(30)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -52,9 +54,9 @@ class Head:
 
 
 @pytest.fixture(scope="module")
-def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+def head() -> Iterator[Head]:
     """`ray start --head` with token authentication, one Serve application and one job that has ended."""
-    folder = tmp_path_factory.mktemp("ray")
+    folder = Path(tempfile.mkdtemp(prefix="ray-"))  # a folder of pytest's is too long for Ray's sockets: 107 bytes
     (folder / "answers.py").write_text(APPLICATION, encoding="utf-8")
     port = apiserver.free_port()
     environ = os.environ | {
@@ -83,6 +85,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_a_backup_saves_job_records_and_serve_settings(
