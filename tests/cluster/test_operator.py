@@ -88,7 +88,7 @@ def test_autoscaler_of_a_run(run: Object, kube: Kube) -> None:
     assert autoscaler["resources"]["limits"] == {"cpu": "500m", "memory": "1Gi"}
     assert environment(ray(head))["RAY_enable_autoscaler_v2"]["value"] == "true"
     group = kube.ask("GET", path(NAMESPACE, "rayclusters", cluster))["spec"]["workerGroupSpecs"][0]
-    assert (group["minReplicas"], group["maxReplicas"], group["idleTimeoutSeconds"]) == (2, 4, 600)
+    assert (group["minReplicas"], group["maxReplicas"], group["idleTimeoutSeconds"]) == (2, 4, 1200)
     account = head["spec"]["serviceAccountName"]
     verbs = {("list", "pods"), ("watch", "pods"), ("get", "rayclusters"), ("patch", "rayclusters")}
     for verb, resource in verbs:
