@@ -44,7 +44,8 @@ class GateSettings(Section):
     min_tokens_per_second: float | None = Field(None, gt=0)
     """The same, by itself."""
     price_per_hour: float | None = Field(None, gt=0)
-    """What an hour of the device costs, in the currency of `max_cost_per_million`."""
+    """What an hour of the one device under the load costs, in the currency of `max_cost_per_million`. Not one of
+    `cost.usd_per_hour`: those are for whole machines, which may hold several."""
     max_cost_per_million: float | None = Field(None, gt=0)
     """Most that a million generated tokens may cost at that throughput; needs `price_per_hour`."""
     max_unsafe: float | None = Field(0.1, ge=0, lt=1)

@@ -23,7 +23,7 @@ def make(settings: Settings, run_address: str) -> Plan:
     small, large = (
         training.make(space.trial_settings(settings, draw), folder, data, run_address).values() for draw in ends
     )
-    steps = sorted({int(small["steps"]), int(large["steps"])})
+    steps = sorted({math.ceil(int(end["steps"]) * tune.longest / tune.evaluations) for end in (small, large)})
     memory = max(int(small["memory_bytes_per_worker"]), int(large["memory_bytes_per_worker"]))
     rungs = ", ".join(f"{rung:g}" for rung in _rungs(tune))
     return Plan(
@@ -46,7 +46,7 @@ def make(settings: Settings, run_address: str) -> Plan:
 
 def _rungs(tune: TuneSettings) -> list[float]:
     rungs, rung = [], float(tune.grace)
-    while rung < tune.evaluations:
+    while rung < tune.longest:
         rungs.append(rung)
         rung *= tune.reduction
     return rungs

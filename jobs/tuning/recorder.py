@@ -54,8 +54,8 @@ class Recorder(Callback):  # type: ignore[misc]
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         number = _number(trial)
-        last = self._found(number).reports[-1:]
-        whole = bool(last) and last[0].step >= last[0].steps
+        tune, last = self._settings.tune, self._found(number).reports[-1:]
+        whole = bool(last) and record.progress(last[0], tune.evaluations) >= tune.longest
         outcome, reason = self._said.get(number) or ("completed" if whole else "stopped", None)
         self._end(number, outcome, reason)
 

@@ -72,7 +72,7 @@ def scheduler(settings: Settings, known: Mapping[int, Trial]) -> Any:
         time_attr=PROGRESS,
         metric=LOSS,
         mode="min",
-        max_t=tune.evaluations,
+        max_t=tune.longest,
         grace_period=tune.grace,
         reduction_factor=tune.reduction,
     )

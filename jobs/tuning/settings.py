@@ -77,7 +77,10 @@ class TuneSettings(Section):
     random_starts: int = Field(5, ge=1, le=10_000)
     """Trials drawn at random before the sampler (TPE) learns from results."""
     evaluations: int = Field(16, ge=1, le=1000)
-    """Evaluations per trial, evenly spaced over its training; they take the place of `train.checkpoint_every_steps`."""
+    """Evaluations per training, evenly spaced; they take the place of `train.checkpoint_every_steps`."""
+    stop_after: int | None = Field(None, ge=1)
+    """Evaluations after which a trial ends even if it leads: the most that ASHA gives to one; none means all of them.
+    Trials are then the beginnings of the training, under its own learning rate schedule."""
     grace: int = Field(2, ge=1, le=1000)
     """Evaluations before a trial can be stopped: the first rung."""
     reduction: float = Field(2.0, gt=1, le=100)
@@ -88,8 +91,13 @@ class TuneSettings(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> TuneSettings:
-        if self.grace > self.evaluations:
-            raise ValueError(
-                f"grace {self.grace} is beyond the end of a trial, which has {self.evaluations} evaluations"
-            )
+        if self.stop_after is not None and self.stop_after > self.evaluations:
+            raise ValueError(f"stop_after {self.stop_after} is beyond the {self.evaluations} evaluations of a training")
+        if self.grace > self.longest:
+            raise ValueError(f"grace {self.grace} is beyond the end of a trial, which has {self.longest} evaluations")
         return self
+
+    @property
+    def longest(self) -> int:
+        """Evaluations of a trial that nothing ends early."""
+        return self.evaluations if self.stop_after is None else self.stop_after

@@ -149,11 +149,11 @@ class Started:
                 return Run.open(Storage(str(self.root)), line.split()[1])
         raise AssertionError(self.process.communicate()[1])
 
-    def wait_for(self, condition: Callable[[], bool]) -> None:
-        """Watch until `condition` holds; fails if the process ends before."""
+    def wait_for(self, condition: Callable[[], bool], every_s: float = 0.005) -> None:
+        """Watch until `condition` holds; fails if the process ends before. A look that costs much wants a longer pause."""
         while not condition():
             assert self.process.poll() is None, self.process.communicate()[1]
-            time.sleep(0.005)
+            time.sleep(every_s)
 
     def finish(self) -> Done:
         """Let it run to its end."""

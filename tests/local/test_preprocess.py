@@ -204,7 +204,7 @@ def test_s3_and_workers_one_of_which_dies_give_the_same_bytes(
 
     started = Started.job("preprocess", remote, tmp_path)
     try:
-        started.wait_for(lambda: bool(at_work(started)))
+        started.wait_for(lambda: bool(at_work(started)), every_s=0.1)
         victim = at_work(started)[0]
         victim.kill()
         done = started.finish()

@@ -362,6 +362,24 @@ def test_spent_budget_ends_a_study_with_what_it_has(study: Study, monkeypatch: p
     assert run.storage.exists(run.path("best.yaml"))
 
 
+@pytest.mark.long
+def test_trials_that_are_the_beginning_of_a_training_are_complete_there(
+    monkeypatch: pytest.MonkeyPatch, tiny_model: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    config = str(REPOSITORY / "jobs/configs/local.yaml")
+    own = "train.max_steps=24 tune.samples=2 tune.random_starts=2 tune.grace=2"
+    given = f"storage.root={tmp_path} model.source={tiny_model} data.source={tiny_data} data.held_out=0.2 {own}"
+
+    done = call(monkeypatch, tmp_path, "--config", config, "--set", given)
+
+    assert done.exit_code == 0, done.err
+    found = record.trials(read_events(done.run)).values()
+    assert [(trial.outcome, trial.trained_steps) for trial in found].count(("completed", 6)) >= 1
+    assert {trial.outcome for trial in found} <= {"completed", "stopped"}
+    assert max(trial.trained_steps for trial in found) == 6
+    assert b"of 24 steps" in done.run.storage.read(done.run.path("best.yaml"))
+
+
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
@@ -378,6 +396,7 @@ def test_spent_budget_ends_a_study_with_what_it_has(study: Study, monkeypatch: p
         ("tune.space.data.max_length.choices=[1,2]", "tune.space.data: unknown key"),
         ("tune.space.train.checkpoint_every_steps.choices=[1,2]", "must be the same for all trials"),
         ("tune.grace=100", "beyond the end of a trial"),
+        ("tune.stop_after=9", "beyond the 8 evaluations of a training"),
         ("scaling.workers=2", "a trial trains in one process"),
         ("tune.space.train.learning_rate=null tune.space.lora=null", "tune.space"),
         (
@@ -406,7 +425,7 @@ def test_dry_run_tells_space_steps_and_resources(
     told = {line.split("  ")[0]: line for line in done.out.splitlines()}
     assert "0.0001 to 0.01, logarithmic" in told["train.learning rate"]
     assert "1, 2, 4 × lora.rank" in told["lora.alpha"]
-    assert " 60 " in told["steps per trial"]
-    assert " 240 at most" in told["steps in all"]
-    assert "evaluation 1, 2, 4 of 6" in told["rungs"]
+    assert " 15 " in told["steps per trial"]
+    assert " 60 at most" in told["steps in all"]
+    assert "evaluation 1 of 8" in told["rungs"]
     assert run_ids(Storage(str(tmp_path))) == []

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from jobs.runs import Event
-from jobs.settings import Settings, from_tree
+from jobs.settings import Settings, from_tree, overlaid
 from jobs.tuning import record, search, space
 from jobs.tuning.trial import LOSS, PROGRESS
 
@@ -126,6 +126,13 @@ def test_asha_stops_the_worse_half_at_the_rungs_only() -> None:
     assert decision(asha, "b", 1, 9.0) == "CONTINUE"
     assert decision(asha, "b", 2, 1.5) == "STOP"
     assert decision(asha, "a", 8, 1.0) == "STOP"  # its end
+
+
+def test_the_best_ends_too_where_a_trial_is_only_the_beginning_of_a_training() -> None:
+    asha = search.scheduler(overlaid(SETTINGS, "tune: {stop_after: 3}", "test"), {})
+    asha.on_trial_add(None, SimpleNamespace(trial_id="a"))
+    assert decision(asha, "a", 2, 1.0) == "CONTINUE"
+    assert decision(asha, "a", 3, 0.1) == "STOP"
 
 
 def test_resumed_asha_measures_new_trials_by_the_earlier_ones() -> None:
