@@ -7,7 +7,6 @@ import os
 
 from jobs.errors import EnvironmentNotReady
 
-
 _NOT_UP = "timed out during startup"
 """What Ray says, in a bare Exception, of a node of its own that is not up within 30 s; that limit is fixed in Ray."""
 

@@ -150,7 +150,7 @@ class Started:
         raise AssertionError(self.process.communicate()[1])
 
     def wait_for(self, condition: Callable[[], bool], every_s: float = 0.005) -> None:
-        """Watch until `condition` holds; fails if the process ends before. A look that costs much wants a longer pause."""
+        """Watch until `condition` holds; fails if the process ends before. A costly look wants a longer pause."""
         while not condition():
             assert self.process.poll() is None, self.process.communicate()[1]
             time.sleep(every_s)

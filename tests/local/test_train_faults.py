@@ -235,6 +235,7 @@ def test_disk_that_fills_up_ends_the_run_and_can_be_resumed(command: Command, tm
         subprocess.run(["umount", "--lazy", str(small)], check=True)
 
 
+@pytest.mark.long
 def test_no_secret_is_written_anywhere(start: Callable[..., Started], tmp_path: Path) -> None:
     secrets = {
         "HF_TOKEN": "hf_" + "s3cr3tT0kenOfAUser" * 2,

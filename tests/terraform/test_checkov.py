@@ -12,6 +12,8 @@ from pydantic import Field
 from terraform.documents import Model, load_document
 from terraform.versions import ROOT
 
+pytestmark = pytest.mark.long
+
 
 class Skip(Model):
     check: str = Field(pattern=r"^CKV2?_AWS_\d+$")

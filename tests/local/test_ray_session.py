@@ -1,0 +1,47 @@
+"""Ray on a machine that is too busy for it at first."""
+
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+from commands import REPOSITORY
+
+from jobs.ray_session import start_ray
+
+START = f"""
+from {start_ray.__module__} import start_ray
+start_ray()
+import ray
+print("up with", int(ray.cluster_resources()["CPU"]), "CPUs")
+"""
+
+
+@pytest.mark.long
+def test_a_node_that_does_not_come_up_is_started_once_more() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", START],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as starting:
+        frozen = first_raylet(starting)
+        frozen.send_signal(signal.SIGSTOP)
+        out, err = starting.communicate(timeout=150)
+
+    assert starting.returncode == 0, err
+    assert "up with" in out
+    assert err.count("starting it once more") == 1
+    assert not frozen.is_running(), "the node that never came up was left behind"
+
+
+def first_raylet(starting: "subprocess.Popen[str]") -> psutil.Process:
+    """Fails if `starting` ends without one."""
+    while starting.poll() is None:
+        for child in psutil.Process(starting.pid).children(recursive=True):
+            if child.name() == "raylet":
+                return child
+    raise AssertionError(starting.communicate()[1])
