@@ -47,6 +47,8 @@ class Fleet:
         spec = deepcopy(job["spec"]["rayClusterSpec"])  # the rendered one is everybody's
         spec["enableInTreeAutoscaling"] = False  # KWOK's heads would never answer the autoscaler's questions
         spec["workerGroupSpecs"][0]["template"]["spec"]["nodeSelector"] = {kwok.ZONE: ZONE}
+        elsewhere = kwok.POOLS[0]["metadata"]["labels"][kwok.ZONE]  # or a new head may go down with the worker's node
+        spec["headGroupSpec"]["template"]["spec"]["nodeSelector"] = {kwok.ZONE: elsewhere}
         body = {"apiVersion": "ray.io/v1", "kind": "RayCluster", "metadata": {"name": NAME}, "spec": spec}
         kube.ask("POST", path(namespace, "rayclusters"), body)
         kube.wait(self.one, up)
