@@ -156,7 +156,7 @@ test-boundaries: $(EVERYTHING) ## Kill a pipeline at every one of its boundaries
 .PHONY: test-cluster
 test-cluster: $(EVERYTHING) ## Run the suite on a real control plane (ARGS=; KUBECONFIG=<an empty cluster>, else kind or processes)
 	@$(PY) -m tests.cluster.build
-	@$(PY) -m pytest tests/cluster -n 0 $(ARGS)
+	@$(PY) -m pytest tests/cluster -n auto $(ARGS)
 
 .PHONY: lint
 lint: $(EVERYTHING) ## Format check, lint and type check

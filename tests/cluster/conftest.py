@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from moto.server import ThreadedMotoServer
 from jobs.errors import EnvironmentNotReady
 from tests.charts.conftest import helm as charts
 from tests.charts.helm import Helm
-from tests.cluster import clusters, kwok
+from tests.cluster import build, clusters, kwok
 from tests.cluster.kube import Kube, Object
 from tests.cluster.release import Release
 
@@ -32,6 +33,11 @@ VALUES: Object = {
     "operations": {"jobs": dict.fromkeys(("backup", "health", "drill", "retention"), _ON_LEAP_DAYS)},
 }
 """Of the platform beside the tests: what they do not ask for stays off, and no CronJob fires by itself."""
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Two control planes of our own halve the time; a cluster that is given is one, and the tests have it in turn."""
+    return 2 if build.source(dict(os.environ)) == "processes" else 0
 
 
 @pytest.fixture(scope="session")
