@@ -57,9 +57,12 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Pa
     return base, adapters
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def served(models: tuple[Path, dict[str, Path]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """The application over real HTTP: base `tiny`, adapter `one`, two rows at a time."""
+    """The application over real HTTP: base `tiny`, adapter `one`, two rows at a time.
+
+    Down again after its module: a process has one Ray, and other modules start theirs.
+    """
     from jobs.serving import app, local
 
     base, adapters = models
