@@ -158,6 +158,27 @@ def test_choices_share_a_prompt_and_a_seed_gives_the_same_answers_in_any_company
     assert first == answers(company=0) == answers(company=4)
 
 
+@pytest.mark.parametrize("before", [20, 280])
+def test_columns_that_a_row_does_not_use_hold_nothing_that_could_reach_its_answer(before, model, tokenizer):
+    """NaN times the weight 0 of a masked column is NaN: memory that was never written once ended answers in padding."""
+    task = Task("base", ids(tokenizer, "한"), 8, GREEDY)
+    expected = alone(model, tokenizer, "한", 8)
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)  # in which torch fills new memory with NaN
+    try:
+        assert torch.empty(1).isnan().all(), "the fault must happen"
+        runner, wanted = scheduler(model, tokenizer), Collected()
+        runner.add(Job(Task("base", ids(tokenizer, PROMPTS[2]), 300, GREEDY), None, Collected()))
+        for _ in range(before):  # the long row takes part; 280 tokens are more than the first buffers hold
+            runner.step()
+        runner.add(Job(task, None, wanted))
+        while not runner.is_idle:
+            runner.step()
+    finally:
+        torch.use_deterministic_algorithms(deterministic)
+    assert wanted.text().rstrip("\ufffd") == expected
+
+
 def test_a_cancelled_job_leaves_within_one_step(model, tokenizer):
     runner = scheduler(model, tokenizer)
     jobs = [Job(Task("base", ids(tokenizer, prompt), 200, GREEDY), None, Collected()) for prompt in PROMPTS]

@@ -27,8 +27,9 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no type
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         shape = (self._rows.most_rows, key_states.shape[1], self._rows.columns)
-        self.keys = key_states.new_empty((*shape, key_states.shape[-1]))
-        self.values = value_states.new_empty((*shape, value_states.shape[-1]))
+        # Zeros, not empty: a masked column's weight is 0, and 0 times the NaN that fresh memory may hold is NaN.
+        self.keys = key_states.new_zeros((*shape, key_states.shape[-1]))
+        self.values = value_states.new_zeros((*shape, value_states.shape[-1]))
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
@@ -51,7 +52,7 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no type
         """Move columns, into larger buffers if need be."""
         for name in ("keys", "values"):
             old = getattr(self, name)
-            new = old if columns == old.shape[2] else old.new_empty((*old.shape[:2], columns, old.shape[3]))
+            new = old if columns == old.shape[2] else old.new_zeros((*old.shape[:2], columns, old.shape[3]))
             new[: len(self._rows), :, target] = old[: len(self._rows), :, source].clone()
             setattr(self, name, new)
 
