@@ -39,9 +39,12 @@ class EngineServer:
     def __init__(self, tree: dict[str, Any]) -> None:
         from jobs.serving.engines.start import Replica  # torch is for replicas, not for whoever builds the application
 
-        self._replica = Replica(settings.from_tree(tree, "serving application"))
+        checked = settings.from_tree(tree, "serving application")
+        self._replica = Replica(checked)
         self._engine = self._replica.engine
-        self._front = Front(self._engine, self._replica.tokenizer, self._replica.context_tokens)
+        self._front = Front(
+            self._engine, self._replica.tokenizer, self._replica.context_tokens, checked.serving.most_rows
+        )
         self._created_unix_s = int(time.time())
         self._spans = Spans("haetsal-engine")
 

@@ -34,13 +34,19 @@ class Generator(Protocol):
 class Front:
     """One engine's side of the protocol."""
 
-    def __init__(self, engine: Generator, tokenizer: PreTrainedTokenizerBase, context_tokens: int) -> None:
-        self._engine, self._tokenizer, self._context_tokens = engine, tokenizer, context_tokens
+    def __init__(
+        self, engine: Generator, tokenizer: PreTrainedTokenizerBase, context_tokens: int, most_choices: int
+    ) -> None:
+        """`most_choices`: answers to one prompt that the engine can compute side by side."""
+        self._engine, self._tokenizer = engine, tokenizer
+        self._context_tokens, self._most_choices = context_tokens, most_choices
 
     async def task(self, request: Request) -> Task:
-        """What the engine has to do. Raises ApiError for an unknown model and for a prompt that does not fit."""
+        """What the engine has to do. Raises ApiError for an unknown model and for more than the engine can hold."""
         if request.model not in self._engine.models:
             raise ApiError(404, f"The model {request.model!r} does not exist.", code="model_not_found", param="model")
+        if request.n > self._most_choices:
+            raise ApiError(400, f"n is {self._most_choices} at most here.", code="invalid_value", param="n")
         # Long prompts take milliseconds, in which other answers are to go on; the tokenizer lets go of the lock.
         prompt = await asyncio.to_thread(self._tokens, request)
         room = self._context_tokens - len(prompt)

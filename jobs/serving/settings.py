@@ -63,7 +63,8 @@ class ServingSettings(Section):
     most_rows: int = Field(16, ge=1, le=1024)
     """Answers that share a forward pass; `n` answers to one prompt count n times."""
     prefill_tokens: int = Field(256, ge=16, le=65_536)
-    """Tokens of a prompt that are computed at a time; between two chunks running answers get their next token."""
+    """Tokens of prompts, of one or of several short ones, that are computed before running answers get their next
+    token."""
     max_ongoing_requests: int = Field(16, ge=1, le=10_000)
     """Requests that one replica works on."""
     max_queued_requests: int = Field(32, ge=0, le=100_000)

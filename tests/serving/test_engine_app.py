@@ -1,5 +1,6 @@
 """The engine behind Ray Serve and HAProxy, asked over real HTTP by OpenAI's own client."""
 
+import asyncio
 import json
 import threading
 import time
@@ -9,6 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import openai
 import pytest
+
+from jobs import settings
+from jobs.serving.engines.start import Replica
 
 QUESTION = [{"role": "user", "content": "한국의 수도는 어디인가요?"}]
 
@@ -76,6 +80,7 @@ def test_the_request_id_comes_back(http):
         ("/v1/chat/completions", b'{"model": "\xff"}', 400),
         ("/v1/chat/completions", {"model": "tiny"}, 400),
         ("/v1/chat/completions", {"model": "tiny", "messages": QUESTION, "n": 16384}, 400),
+        ("/v1/chat/completions", {"model": "tiny", "messages": QUESTION, "n": 3}, 400),  # the engine has two rows
         ("/v1/chat/completions", {"model": "tiny", "messages": QUESTION, "temperature": -1}, 400),
         ("/v1/chat/completions", {"model": "tiny", "messages": QUESTION, "logit_bias": {}}, 400),
         ("/v1/chat/completions", {"model": "../one", "messages": QUESTION}, 404),
@@ -89,6 +94,13 @@ def test_bad_input_is_refused_in_the_shape_of_openai(http, path, body, status):
     answer = http.post(path, content=body if isinstance(body, bytes) else json.dumps(body))
     assert answer.status_code == status
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+
+
+def test_a_replica_with_one_row_becomes_ready(models, tmp_path):
+    tree = {"model": {"source": str(models[0])}, "storage": {"root": str(tmp_path)}, "serving": {"most_rows": 1}}
+    replica = Replica(settings.from_tree(tree, "test"))
+    asyncio.run(asyncio.wait_for(replica.warm_up(), 30))
+    replica.engine.close()
 
 
 @pytest.mark.long

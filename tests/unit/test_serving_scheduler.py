@@ -179,6 +179,19 @@ def test_columns_that_a_row_does_not_use_hold_nothing_that_could_reach_its_answe
     assert wanted.text().rstrip("\ufffd") == expected
 
 
+def test_a_step_computes_prompts_of_at_most_one_chunk_and_then_a_token_for_everybody(model, tokenizer):
+    runner = scheduler(model, tokenizer, prefill_tokens=16)
+    answers = [Collected() for _ in range(4)]
+    prompts = [ids(tokenizer, "def")[:1] * length for length in (8, 8, 40, 8)]
+    for prompt, answer in zip(prompts, answers, strict=True):
+        runner.add(Job(Task("base", prompt, 200, GREEDY), None, answer))
+    seen = []
+    for _ in range(4):
+        runner.step()
+        seen.append([answer.pieces[-1].tokens if answer.pieces else 0 for answer in answers])
+    assert seen == [[2, 2, 0, 0], [3, 3, 0, 0], [4, 4, 0, 0], [5, 5, 2, 2]]
+
+
 def test_a_cancelled_job_leaves_within_one_step(model, tokenizer):
     runner = scheduler(model, tokenizer)
     jobs = [Job(Task("base", ids(tokenizer, prompt), 200, GREEDY), None, Collected()) for prompt in PROMPTS]

@@ -1,8 +1,8 @@
 """Which rows take part in the next forward pass: continuous batching.
 
-Each step computes at most one chunk of one prompt and then one token of every running row. A row joins as soon as its
-prompt is computed and leaves with its last token, whatever the others do; a long prompt holds the others up for no
-longer than one chunk.
+Each step computes prompts, no more tokens than one chunk has, and then one token of every running row. A row joins as
+soon as its prompt is computed and leaves with its last token, whatever the others do; a long prompt holds the others up
+for no longer than one chunk, and short ones that come together start together.
 """
 
 from __future__ import annotations
@@ -105,9 +105,9 @@ class Scheduler:
 
     @torch.inference_mode()
     def step(self) -> None:
-        """One chunk of a prompt, and one token for every running row."""
+        """Prompts of up to one chunk's tokens, and one token for every running row."""
         self._drop_cancelled()
-        self._compute_prompt()
+        self._compute_prompts()
         for slot, batch in list(self._batches.items()):
             if batch.rows:
                 self._compute_rows(batch)
@@ -133,14 +133,25 @@ class Scheduler:
         for batch in self._batches.values():
             _remove(batch, [row for row in batch.rows if row.job.cancelled])
 
-    def _compute_prompt(self) -> None:
-        if self._prefill is None:
-            if not self._waiting or self.running + self._waiting[0].task.choices > self._most_rows:
+    def _compute_prompts(self) -> None:
+        """A prompt's chunks never depend on its company, so neither do its numbers."""
+        left = self._prefill_tokens
+        while prefill := self._next_prompt():
+            chunk = prefill.job.task.prompt[prefill.done : prefill.done + self._prefill_tokens]
+            if len(chunk) > left:
                 return
+            left -= len(chunk)
+            self._compute_chunk(prefill, chunk)
+
+    def _next_prompt(self) -> _Prefill | None:
+        """The prompt that is under way, else the one that waits longest, if there are rows for its answers."""
+        if self._prefill or not self._waiting:
+            return self._prefill
+        if self.running + self._waiting[0].task.choices <= self._most_rows:
             self._prefill = _Prefill(self._waiting.popleft())
-        prefill = self._prefill
-        prompt = prefill.job.task.prompt
-        chunk = prompt[prefill.done : prefill.done + self._prefill_tokens]
+        return self._prefill
+
+    def _compute_chunk(self, prefill: _Prefill, chunk: Sequence[int]) -> None:
         output = self._adapters.forward(
             [prefill.job.slot],
             input_ids=torch.tensor([chunk], device=self._device),
@@ -149,7 +160,7 @@ class Scheduler:
             logits_to_keep=1,
         )
         prefill.done += len(chunk)
-        if prefill.done == len(prompt):
+        if prefill.done == len(prefill.job.task.prompt):
             self._prefill = None
             self._start(prefill, output.logits[:, -1].float())
 

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -61,8 +62,9 @@ class Replica:
     async def warm_up(self) -> None:
         """Go through prompt, batch and sampling once for the base and each adapter, so that no client waits for it."""
         prompt = tuple(self.tokenizer("안녕하세요")["input_ids"])
-        tasks = [Task(name, prompt, _WARM_UP_TOKENS, Sampling(top_p=0.9), choices=2) for name in self.engine.models]
-        await asyncio.gather(*(self._drain(task) for task in tasks))
+        choices = min(2, self._tree.serving.most_rows)
+        for_all = Task("", prompt, _WARM_UP_TOKENS, Sampling(top_p=0.9), choices=choices)
+        await asyncio.gather(*(self._drain(replace(for_all, model=name)) for name in self.engine.models))
 
     async def _load(self, name: str, address: str) -> None:
         began = time.monotonic()

@@ -33,7 +33,7 @@ class Task:
     stops: tuple[str, ...] = ()
     """Texts that end an answer; they are not part of it."""
     choices: int = 1
-    """Answers to give."""
+    """Answers to give; no more than the engine has rows."""
 
 
 @dataclass(frozen=True)
