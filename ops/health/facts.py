@@ -105,8 +105,13 @@ def ray_service(item: Object) -> RayService:
     )
 
 
+def has_ended(job: Object) -> bool:
+    """Whether a RayJob will not change any more."""
+    return (job.get("status") or {}).get("jobDeploymentStatus") in _ENDED
+
+
 def ray_jobs(items: Iterable[Object], batch_jobs: Sequence[Object]) -> tuple[RayJob, ...]:
-    """The RayJobs that have not ended, with how often their submitters failed."""
+    """RayJobs that have not ended, with how often their submitters failed."""
     failures: dict[str, int] = {}
     for job in batch_jobs:
         for owner in job["metadata"].get("ownerReferences") or []:
@@ -115,8 +120,6 @@ def ray_jobs(items: Iterable[Object], batch_jobs: Sequence[Object]) -> tuple[Ray
     found = []
     for item in items:
         status = item.get("status") or {}
-        if status.get("jobDeploymentStatus") in _ENDED:
-            continue
         found.append(
             RayJob(
                 name=item["metadata"]["name"],

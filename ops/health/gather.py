@@ -13,7 +13,7 @@ from ops.backup.objects import Objects, open_objects
 from ops.backup.sealing import Sealing
 from ops.health import facts
 from ops.health.backups import Backups, last_drill
-from ops.health.observed import Dashboard, Observed, Probe, RayCluster, RayService
+from ops.health.observed import Dashboard, Node, Observed, Probe, RayCluster, RayService
 from ops.health.probes import Web, certificate_end
 from ops.kinds import RAY
 from ops.kube import Cluster, Missing, Object
@@ -53,7 +53,7 @@ class Gatherer:
             clusters=clusters,
             services=services,
             jobs=facts.ray_jobs(seen.read("RayJobs", []), seen.read("submitters", [])),
-            nodes=tuple(facts.node(item) for item in seen.read("nodes", [])),
+            nodes=seen.read("nodes", ()),
             dashboards=dashboards,
             serving=serving,
             gateway=seen.probe("gateway"),
@@ -71,13 +71,13 @@ class Gatherer:
             "events": ("", "Event"),
             "RayClusters": (RAY, "RayCluster"),
             "RayServices": (RAY, "RayService"),
-            "RayJobs": (RAY, "RayJob"),
             "submitters": ("batch", "Job"),
         }
         tasks: dict[str, Task] = {
             name: partial(self._list, group, kind, self._namespace) for name, (group, kind) in kinds.items()
         }
-        tasks["nodes"] = partial(self._list, "", "Node")
+        tasks["RayJobs"] = self._unfinished_jobs
+        tasks["nodes"] = self._nodes
         tasks["operator"] = self._operator
         tasks["drill"] = partial(last_drill, self._cluster, self._namespace)
         return tasks
@@ -127,6 +127,15 @@ class Gatherer:
 
     def _list(self, group: str, kind: str, namespace: str | None = None) -> list[Object]:
         return list(self._cluster.find_all(group, kind, namespace))
+
+    def _unfinished_jobs(self) -> list[Object]:
+        """Page by page: thousands of runs that have ended never are in memory together."""
+        jobs = self._cluster.find_all(RAY, "RayJob", self._namespace)
+        return [job for job in jobs if not facts.has_ended(job)]
+
+    def _nodes(self) -> tuple[Node, ...]:
+        """Page by page, too: what a node says of itself is a hundred times what is looked at."""
+        return tuple(facts.node(item) for item in self._cluster.find_all("", "Node"))
 
     def _operator(self) -> Probe:
         namespace, _, name = self._settings.health.operator.partition("/")
