@@ -17,6 +17,8 @@ import select
 import signal
 import sys
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -38,6 +40,7 @@ from jobs.storage import Storage
 
 _SHOWN = 30
 """Newest runs in the list; each costs a read of its events."""
+_QUESTIONS_AT_ONCE = 8
 _LOOK_EVERY_S = 1.0
 _STOP_LIMIT_S = 600.0
 """Longest wait for a local run to write its checkpoint and end."""
@@ -74,7 +77,7 @@ def runs(place: Place, _: argparse.Namespace) -> None:
     """List the newest runs: id, state, start, progress, place."""
     known = run_ids(place.storage)
     newest = sorted(known, key=lambda run_id: run_id.rsplit("-", 3)[1:])[-_SHOWN:]
-    findings = _findings(place)
+    findings = _findings(place, newest)
     rows = [run_state.row(Run(place.storage, run_id), findings.get(run_id), place.where(run_id)) for run_id in newest]
     for row in rows:
         progress = str(row.progress or "")
@@ -173,18 +176,21 @@ def fetch(place: Place, options: argparse.Namespace) -> None:
         print(target / name)
 
 
-def _findings(place: Place) -> dict[str, Finding]:
-    """Of all RayJobs at once, by their status alone. A cluster that is away takes nothing from the list but this."""
-    if not place.profile:
+def _findings(place: Place, run_ids: Sequence[str]) -> dict[str, Finding]:
+    """By the RayJobs' status alone; one question for each run, because a cluster may keep thousands of RayJobs.
+
+    A cluster that is away takes nothing from the list but this.
+    """
+    if not (place.profile and place.cluster):
         return {}
     try:
-        assert place.cluster is not None
-        jobs = place.cluster.jobs()
+        with ThreadPoolExecutor(_QUESTIONS_AT_ONCE) as pool:
+            jobs = list(pool.map(place.cluster.job, run_ids))
     except (RemoteError, EnvironmentNotReady) as error:
         print(f"without what the cluster knows: {error}", file=sys.stderr)
         return {}
     patience_s = place.profile.operator_deadline_s
-    return {job["metadata"]["name"]: attach.at_a_glance(job, patience_s) for job in jobs}
+    return {run_id: attach.at_a_glance(job, patience_s) for run_id, job in zip(run_ids, jobs, strict=True) if job}
 
 
 def _attempts(run: Run) -> str:

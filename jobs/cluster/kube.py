@@ -15,8 +15,6 @@ from jobs.cluster.profile import Profile
 from jobs.errors import EnvironmentNotReady, RemoteError, UsageError
 
 GROUP, VERSION = "ray.io", "v1"
-RUN_LABEL = "haetsal/run"
-"""On each RayJob of ours (charts/ray-job)."""
 
 _ORIGIN = "ray.io/originated-from-cr-name"
 _OPERATOR = "app.kubernetes.io/name=kuberay-operator"
@@ -91,10 +89,6 @@ class Cluster:
             return self._get(f"{self._ray('rayjobs')}/{run_id}")
         except NotThere:
             return None
-
-    def jobs(self) -> list[Object]:
-        """RayJobs of all runs."""
-        return list(self._get(self._ray("rayjobs"), labelSelector=RUN_LABEL)["items"])
 
     def listing(self, kind: str, run_id: str) -> tuple[list[Object], str]:
         """Objects of `kind` (rayjobs, rayclusters, pods, events) that can be about a run, and where to watch from."""
