@@ -48,16 +48,16 @@ class Replica:
         _log.info("%s loaded in %.1f s", name, time.monotonic() - began)
 
     async def set_adapters(self, wanted: Mapping[str, str]) -> None:
-        """Load what is new or has another address, drop what is gone; answers under way go on as they began.
+        """Load what is new or has another address, then drop what is gone; answers under way go on as they began.
 
-        Nothing is changed if one of them cannot be loaded: raises as `source.adapter` does.
+        Raises as `source.adapter` does for one that cannot be loaded: nothing is dropped then, those before it stay.
         """
-        for name in [name for name in self._adapters if name not in wanted]:
-            await self.engine.unload_adapter(name)
-            del self._adapters[name]
         for name, address in wanted.items():
             if self._adapters.get(name) != address:
                 await self._load(name, address)
+        for name in [name for name in self._adapters if name not in wanted]:
+            await self.engine.unload_adapter(name)
+            del self._adapters[name]
 
     async def warm_up(self) -> None:
         """Go through prompt, batch and sampling once for the base and each adapter, so that no client waits for it."""
