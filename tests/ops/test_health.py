@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from faults import FAULTS
 from listener import Resets
-from living import Living, audit_of, rounds
+from living import Living, audit_of, now, rounds
 from platform_under_test import point_at, run, start
 from proxy import Kill, Proxy, Request, s3_error
 from rights import Right, granted, needed
@@ -261,3 +261,14 @@ def tls_server(folder: Path, days: int) -> Iterator[str]:
         finally:
             stop.set()
             thread.join()
+
+
+def test_a_run_that_has_ended_is_nobodys_concern(alive: Living) -> None:
+    status = {"jobDeploymentStatus": "Failed", "startTime": now(hours=2)}
+    alive.forget()
+    alive.namespace.add("RayJob", "train-ended", {"entrypoint": "x"}, status=status)
+    alive.add_failed_submitter("train-ended")
+    try:
+        assert alive.checker(alive.settings()).round(lambda: None).findings == []
+    finally:
+        alive.heal()

@@ -12,6 +12,7 @@ import openai
 import pytest
 
 from jobs import settings
+from jobs.errors import UsageError
 from jobs.serving.engines.start import Replica
 
 QUESTION = [{"role": "user", "content": "한국의 수도는 어디인가요?"}]
@@ -100,6 +101,21 @@ def test_a_replica_with_one_row_becomes_ready(models, tmp_path):
     tree = {"model": {"source": str(models[0])}, "storage": {"root": str(tmp_path)}, "serving": {"most_rows": 1}}
     replica = Replica(settings.from_tree(tree, "test"))
     asyncio.run(asyncio.wait_for(replica.warm_up(), 30))
+    replica.engine.close()
+
+
+def test_an_adapter_that_cannot_be_loaded_leaves_those_that_serve(models, tmp_path):
+    base, adapters = models
+    tree = {"model": {"source": str(base)}, "storage": {"root": str(tmp_path)}}
+    replica = Replica(settings.from_tree(tree, "test"))
+
+    async def swap() -> None:
+        await replica.set_adapters({"one": str(adapters["one"])})
+        with pytest.raises(UsageError):
+            await replica.set_adapters({"two": str(base)})  # a whole model, no adapter
+
+    asyncio.run(swap())
+    assert "one" in replica.engine.models
     replica.engine.close()
 
 
