@@ -181,11 +181,12 @@ def _findings(place: Place, run_ids: Sequence[str]) -> dict[str, Finding]:
 
     A cluster that is away takes nothing from the list but this.
     """
-    if not (place.profile and place.cluster):
+    if not (place.profile and place.cluster and run_ids):
         return {}
     try:
+        jobs = [place.cluster.job(run_ids[0])]  # alone: a cluster that never answers is waited for once
         with ThreadPoolExecutor(_QUESTIONS_AT_ONCE) as pool:
-            jobs = list(pool.map(place.cluster.job, run_ids))
+            jobs += pool.map(place.cluster.job, run_ids[1:])
     except (RemoteError, EnvironmentNotReady) as error:
         print(f"without what the cluster knows: {error}", file=sys.stderr)
         return {}
