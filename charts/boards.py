@@ -1,4 +1,4 @@
-"""What each dashboard shows. Every query is run against a real Prometheus by tests/observe, but those that need a GPU.
+"""What each dashboard shows. Every query is run against a real Prometheus, by tests/observe or on a GPU by tests/gpu.
 
 Written into the chart by dashboards.py.
 """

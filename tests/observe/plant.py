@@ -26,6 +26,8 @@ import yaml
 from tests.gateway.processes import HTTP, ROOT, free_port, running
 
 PROMETHEUS = shutil.which("prometheus")
+GRAFANA = {"$__rate_interval": "30s", "$run": ".*", "$cluster": ".*"}
+"""What Grafana puts in for the variables of a query."""
 START_S = 240
 """Longest wait for anything here; Ray takes a minute to start on a machine that is busy."""
 _NODE_TYPES = {

@@ -9,7 +9,7 @@ import pytest
 from charts.boards import BOARDS, Board, Panel
 from charts.dashboards import files
 from jobs.metrics.definitions import DEFINITIONS, LABELS, PREFIX, Metric
-from tests.observe.plant import wait_for
+from tests.observe.plant import GRAFANA, wait_for
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
@@ -19,8 +19,7 @@ _OF_RAY = {
     "otel_scope_version",
 }  # fmt: skip
 _ABSENT_HERE = {"train_mfu_ratio"}
-"""What needs a GPU."""
-_GRAFANA = {"$__rate_interval": "30s", "$run": ".*", "$cluster": ".*"}
+"""What needs a GPU: tests/gpu."""
 
 
 def series_name(metric: Metric) -> str:
@@ -66,7 +65,7 @@ PANELS = [(board, panel) for board in BOARDS for panel in board.panels if not pa
 def test_every_query_of_every_panel_returns_data(grown, board: Board, panel: Panel) -> None:
     for expression, legend in panel.queries:
         query = expression
-        for variable, value in _GRAFANA.items():
+        for variable, value in GRAFANA.items():
             query = query.replace(variable, value)
         wait_for(lambda query=query: grown.prometheus.returns_data(query), query, within_s=60)
         assert set(re.findall(r"\{\{(\w+)\}\}", legend)) <= set(_labels_of(query)) | {"pod", "run", "state"}
