@@ -147,11 +147,7 @@ test: $(EVERYTHING) ## Run the tests (ARGS="-k name" for some of them)
 
 .PHONY: test-long
 test-long: $(EVERYTHING) ## Run the tests that take half a minute and more each (ARGS="-k name" for some of them)
-	@$(PY) -m pytest -m 'long and not boundaries' $(ARGS)
-
-.PHONY: test-boundaries
-test-boundaries: $(EVERYTHING) ## Kill a pipeline at every one of its boundaries, and resume it each time
-	@$(PY) -m pytest -n 0 -m boundaries tests/local/test_pipeline.py
+	@$(PY) -m pytest -m long $(ARGS)
 
 .PHONY: test-cluster
 test-cluster: $(EVERYTHING) ## Run the suite on a real control plane (ARGS=; KUBECONFIG=<an empty cluster>, else kind or processes)
