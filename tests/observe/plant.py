@@ -87,7 +87,8 @@ def head(folder: Path) -> Iterator[Head]:
     environ = os.environ | {
         "RAY_AUTH_MODE": "disabled",
         "RAY_FAKE_CLUSTER": "1",
-        "RAY_metrics_report_interval_ms": "1000",
+        "RAY_metrics_report_interval_ms": "1000",  # Ray lets go of a gauge after twice this
+        "REPORTER_UPDATE_INTERVAL_MS": "1000",  # of the node's gauges
         "RAY_raylet_start_wait_time_s": str(START_S),
         "AUTOSCALER_METRIC_PORT": str(autoscaler),
         "AUTOSCALER_UPDATE_INTERVAL_S": "1",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -79,3 +80,15 @@ def test_the_files_of_the_chart_are_what_the_code_says() -> None:
     for path, text in files().items():
         assert path.read_text(encoding="utf-8") == text, "make observability"
     assert {path.name for path in next(iter(files())).parent.glob("*.json")} == {path.name for path in files()}
+
+
+def test_make_cost_prices_what_prometheus_has_seen_of_serving(grown, tmp_path) -> None:
+    done = grown.head.driver(
+        "-m", "jobs.cost", "--json", "--prometheus", grown.prometheus.url,
+        "--set", f"storage.root={tmp_path} cost.usd_per_hour.inference=18",
+    )  # fmt: skip
+    served = json.loads(done.stdout)["served"]
+    assert 0 < served["tokens"] < 10_000
+    assert served["machine_hours"] >= 1 / 60
+    assert served["usd"] == pytest.approx(18 * served["machine_hours"])
+    assert served["usd_per_million_tokens"] == pytest.approx(1e6 * served["usd"] / served["tokens"])
