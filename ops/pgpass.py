@@ -4,8 +4,8 @@ libpq reads the file at every new connection, so a rotated password needs no res
 An error ends the process; the kubelet starts it again.
 """
 
+import argparse
 import json
-import sys
 import time
 from pathlib import Path
 
@@ -30,6 +30,10 @@ def refresh(path: Path, secret_arn: str) -> None:
 
 
 if __name__ == "__main__":
+    options = argparse.ArgumentParser(prog="python -m ops.pgpass", description=__doc__)
+    options.add_argument("path", type=Path, help="password file, made if it is not there")
+    options.add_argument("secret_arn", help="the secret in AWS Secrets Manager")
+    arguments = options.parse_args()
     while True:
-        refresh(Path(sys.argv[1]), sys.argv[2])
+        refresh(arguments.path, arguments.secret_arn)
         time.sleep(REFRESH_S)
