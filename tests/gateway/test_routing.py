@@ -55,6 +55,22 @@ def test_another_variant_stands_in_and_the_failed_one_is_counted(stage: Stage):
     assert metric(stage.gateway, "variant_failures_total", model="falls-back", variant="champion") >= 1
 
 
+def test_answers_are_counted_by_who_gave_them_and_how(stage: Stage):
+    def counts() -> list[float]:
+        return [
+            metric(stage.gateway, "requests_total", model="haetsal", variant="champion", status="200"),
+            metric(stage.gateway, "requests_total", model="haetsal", variant="challenger", status="200"),
+            metric(stage.gateway, "requests_total", model="narrow", variant="", status="400"),
+            metric(stage.gateway, "tokens_total", model="haetsal", variant="challenger", kind="completion"),
+        ]
+
+    before = counts()
+    for variant, words in [("champion", "tokens=1"), ("champion", "tokens=1"), ("challenger", "tokens=3")]:
+        stage.client.post(CHAT, json=_chat(words=words), headers={"x-haetsal-variant": variant})
+    stage.client.post(CHAT, json=_chat("narrow", "status=400"))
+    assert [now - then for now, then in zip(counts(), before, strict=True)] == [2, 1, 1, 3]
+
+
 @pytest.mark.parametrize("words", ["status=503", "status=500", "status=404", "status=401"])
 def test_backends_own_troubles_are_not_told(stage: Stage, words: str):
     for stream in (True, False):

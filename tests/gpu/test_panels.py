@@ -10,7 +10,7 @@ import torch
 
 from charts.boards import BOARDS, Board, Panel
 from tests.observe import plant
-from tests.observe.plant import GRAFANA, Prometheus
+from tests.observe.plant import Prometheus, as_asked
 
 pytestmark = [
     pytest.mark.gpu,
@@ -40,9 +40,7 @@ def trained(wide_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 @pytest.mark.parametrize(("board", "panel"), PANELS, ids=[f"{b.name}: {p.title}" for b, p in PANELS])
 def test_every_query_of_a_panel_that_needs_a_gpu_returns_data(trained: Prometheus, board: Board, panel: Panel) -> None:
     for expression, _legend in panel.queries:
-        query = expression
-        for variable, value in GRAFANA.items():
-            query = query.replace(variable, value)
+        query = as_asked(expression)
         plant.wait_for(lambda query=query: trained.returns_data(query), query, within_s=60)
 
 

@@ -293,7 +293,7 @@ def test_a_bad_challenger_is_taken_back_and_the_champion_is_untouched(passed: Pl
 def test_killed_and_resumed_again_and_again_it_ends_as_if_nothing_had_happened(
     with_champion: Place, tmp_path: Path
 ) -> None:
-    """Once at every boundary: before each thing that it writes for itself or for others."""
+    """Once at every boundary: before the first thing of each kind that a step writes, for itself or for others."""
     undisturbed = _copy(with_champion, tmp_path / "undisturbed")
     end = undisturbed.run(undisturbed.tree(**SECOND))
     assert end.outcome == "promoted", end.error

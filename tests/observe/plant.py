@@ -26,8 +26,7 @@ import yaml
 from tests.gateway.processes import HTTP, ROOT, free_port, running
 
 PROMETHEUS = shutil.which("prometheus")
-GRAFANA = {"$__rate_interval": "30s", "$run": ".*", "$cluster": ".*"}
-"""What Grafana puts in for the variables of a query."""
+_GRAFANA = {"$__rate_interval": "30s", "$run": ".*", "$cluster": ".*"}
 START_S = 240
 """Longest wait for anything here; Ray takes a minute to start on a machine that is busy."""
 _NODE_TYPES = {
@@ -122,6 +121,13 @@ def head(folder: Path) -> Iterator[Head]:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def as_asked(query: str) -> str:
+    """A panel's query with what Grafana puts in for its variables."""
+    for variable, value in _GRAFANA.items():
+        query = query.replace(variable, value)
+    return query
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pytest
 from charts.boards import BOARDS, Board, Panel
 from charts.dashboards import files
 from jobs.metrics.definitions import DEFINITIONS, LABELS, PREFIX, Metric
-from tests.observe.plant import GRAFANA, wait_for
+from tests.observe.plant import as_asked, wait_for
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
@@ -65,9 +65,7 @@ PANELS = [(board, panel) for board in BOARDS for panel in board.panels if not pa
 @pytest.mark.parametrize(("board", "panel"), PANELS, ids=[f"{b.name}: {p.title}" for b, p in PANELS])
 def test_every_query_of_every_panel_returns_data(grown, board: Board, panel: Panel) -> None:
     for expression, legend in panel.queries:
-        query = expression
-        for variable, value in GRAFANA.items():
-            query = query.replace(variable, value)
+        query = as_asked(expression)
         wait_for(lambda query=query: grown.prometheus.returns_data(query), query, within_s=60)
         assert set(re.findall(r"\{\{(\w+)\}\}", legend)) <= set(_labels_of(query)) | {"pod", "run", "state"}
 

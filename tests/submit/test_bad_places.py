@@ -10,13 +10,14 @@ import pytest
 from api_server import NOBODY, ApiServer
 from conftest import change_profile
 from kubernetes.client import ApiClient
+from listener import Resets, listen
 
 from jobs import cli, manage, submit
 from jobs.cluster import helm as helm_module
 from jobs.cluster import profile
 from jobs.cluster.kube import Cluster, Gone
 from jobs.cluster.mirror import Mirror
-from jobs.runs import run_ids
+from jobs.runs import Run, run_ids
 from jobs.storage import Storage
 
 
@@ -73,6 +74,20 @@ def test_api_server_that_is_away(place: str, refused, server: ApiServer, monkeyp
     monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(url="https://127.0.0.1:9")))
     code, line = refused(submit, "train")
     assert code == 4 and "the API server https://127.0.0.1:9 does not answer" in line
+
+
+def test_runs_are_listed_without_a_cluster_that_is_away_and_is_asked_once(
+    place: str, call, server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:  # type: ignore[no-untyped-def]
+    """Each question to a server that never answers takes its whole patience."""
+    made = [Run.create(Storage(place), "train", "").id for _ in range(12)]
+    with listen() as away:
+        away.otherwise = Resets()
+        monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(url=away.url)))
+        code, out, _ = call(manage, "runs")
+    assert away.hurt, "the fault must happen"
+    assert code == 0 and all(run_id in out for run_id in made)
+    assert len({asked.path for asked in away.asked}) == 1
 
 
 def test_user_who_may_not(place: str, refused, server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
