@@ -189,12 +189,15 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
                     break
                 time.sleep(0.005)
         below = psutil.Process(driver.pid).children(recursive=True)
+        at_work = [number for number, trial in record.trials(read_events(run)).items() if trial.outcome is None]
+        trials = [process for number in at_work if (process := process_of(run, number))]
+        assert trials
         driver.send_signal(signal.SIGKILL)
         driver.wait()
     finally:
         if driver.poll() is None:
             os.killpg(driver.pid, signal.SIGKILL)
-    _, left = psutil.wait_procs(below, timeout=120)
+    _, left = psutil.wait_procs(trials, timeout=60)
     before = record.trials(read_events(run))
     steps = {number: checkpoint_steps(run_of(run, number)) for number in before}
     shutil.copytree(folder / "root", folder / "halfway")
@@ -209,6 +212,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
 
     with pytest.MonkeyPatch.context() as patch, Watch(run, kill):
         resumed = call(patch, folder / "root", "--set", f"storage.root={folder / 'root'}", "--resume", run.id)
+    _, left_of_ray = psutil.wait_procs(below, timeout=120)  # its agents spend a minute on telling a head that is gone
+    left += left_of_ray
     yield Study(file, run, limited, before, steps, left, folder / "halfway", killed, resumed)
 
 

@@ -12,7 +12,7 @@ from charts.dashboards import files
 from jobs.metrics.definitions import DEFINITIONS, LABELS, PREFIX, Metric
 from tests.observe.plant import as_asked, wait_for
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.long
 
 _OF_PROMETHEUS = {"__name__", "instance", "job", "le", "namespace", "pod", "ray_io_cluster", "ray_io_group"}
 _OF_RAY = {
