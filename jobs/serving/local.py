@@ -24,6 +24,9 @@ _APP = "chat"
 _DRAIN_S = 2.0
 """How long a replica that has to go stays reachable. Serve's 30 s are for load balancers on other nodes."""
 _GATEWAY_START_S = 60.0
+_PROXY_START_S = 60.0
+"""As long as `serve.start` waits. Serve kills a proxy that is not up within 5 s, but importing it takes 18 s of a busy
+machine."""
 
 
 @contextmanager
@@ -41,7 +44,11 @@ def serve_here(preferred_port: int) -> Iterator[str]:
     port = free_port(preferred_port)
     start_ray()
     try:
-        serve.start(http_options={"host": HOST, "port": port})
+        try:
+            serve.start(http_options={"host": HOST, "port": port})
+        except (ray.exceptions.RayError, TimeoutError) as error:
+            said = _last_words([str(error)]) or str(error).splitlines()[0]
+            raise EnvironmentNotReady(f"Ray Serve did not start: {said}") from None
         yield f"http://{HOST}:{port}"
     finally:
         serve.shutdown()
@@ -114,6 +121,7 @@ def _set_environment() -> None:
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(_DRAIN_S),
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": str(_PROXY_START_S),
     } | {name: str(free_port(0)) for name in ports}
 
 
